@@ -1,0 +1,5 @@
+"""``python -m snnpipe``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,269 @@
+"""What commands do with a run: open its runtimes, find its inputs, verify it, put it in words."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import plugins
+from .deploy.protocol import Runtime, Session
+from .errors import CouldNotRunError, RequestError
+from .files import read_manifest, write_file
+from .network.check import check
+from .network.contract import Integer
+from .network.layers import Network
+from .network.neurons import Sum
+from .network.nir_file import graph_sha256, read_network
+from .network.trace import Trace, Witness, predictions
+from .runs import Place
+from .verify.chain import Opened, Request
+from .verify.chain import verify as walk_chain
+from .verify.report import report
+from .verify.statistics import Accuracy
+
+LIBRARIES = ("numpy", "torch", "onnx", "onnxruntime", "nir", "h5py")
+INTEGER_TARGET = "lava"
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Stored inputs (B, *shape), labels int64 (B,), and where they come from."""
+
+    x: NDArray[Any]
+    labels: NDArray[np.int64]
+    source: str
+
+
+def _artefact(where: Place, target: str, network: Network) -> Path | None:
+    """A target's folder, its hashes checked and held against the network it was written from."""
+    folder = where.artefact(target)
+    if target == "nir" and not folder.is_dir():
+        return None
+    if not folder.is_dir():
+        raise CouldNotRunError(
+            "E_ARTEFACT",
+            f"{folder} is not there: snnpipe export {where.argument} "
+            f"--target {target}",
+        )
+    found = read_manifest(folder).get("graph_sha256")
+    if found != graph_sha256(network):
+        raise RequestError(
+            "E_STALE",
+            f"{folder} was exported from another network (graph {str(found)[:12]}…) than "
+            f"{where.network}; export it again",
+        )
+    return folder
+
+
+def _integer_network(where: Place, network: Network) -> Network:
+    """The Loihi artefact of a run as a network; the network itself when it is one."""
+    if not isinstance(network.contract.arithmetic, Integer):
+        _artefact(where, INTEGER_TARGET, network)
+        network = read_network(where.artefact(INTEGER_TARGET) / "network.nir")
+    check(network, "integer")
+    return network
+
+
+def open_runtime(where: Place, name: str, semantics: str | None) -> tuple[Network, Session]:
+    """A runtime opened on a run or a bare file, and the network that it runs."""
+    runtime: Runtime = plugins.load("runtimes", name)
+    network = _truth(where, semantics)
+    if runtime.target == INTEGER_TARGET:
+        integer = _integer_network(where, network)
+        return integer, runtime.open(integer, None)
+    return network, runtime.open(network, _artefact(where, runtime.target, network))
+
+
+def _truth(where: Place, semantics: str | None) -> Network:
+    if not where.network.is_file():
+        raise RequestError(
+            "E_FILE", f"{where.network} is not there yet: snnpipe export {where.folder}"
+        )
+    network = read_network(where.network, semantics)
+    check(network, "float")
+    return network
+
+
+def inputs(
+    network: Network, file: Path | None, samples: int, seed: int
+) -> tuple[NDArray[Any], str]:
+    """Inputs of `snnpipe run` and where they come from: a file, or seeded random levels."""
+    if file is not None:
+        return read_array(file), str(file)
+    levels = network.contract.input_levels
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, levels + 1, (samples, *network.input_shape))
+    return x, f"{samples} random inputs, seed {seed}"
+
+
+def read_array(file: Path) -> NDArray[Any]:
+    """A .npy file of numbers; RequestError (E_INPUT) when it is not one."""
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise RequestError("E_INPUT", f"{file}: not a readable .npy file ({error})") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufb":
+        raise RequestError("E_INPUT", f"{file}: an array of numbers is expected")
+    return array.astype(np.uint8) if array.dtype.kind == "b" else array
+
+
+def save_trace(path: Path, trace: Trace) -> None:
+    """Outputs and packed spikes as .npz, whole or not at all."""
+    spikes = {f"spikes.{name}": bits for name, bits in trace.spikes.items()}
+
+    def write(beside: Path) -> None:
+        with beside.open("wb") as stream:
+            np.savez_compressed(stream, outputs=trace.outputs, **spikes)
+
+    write_file(path, write)
+
+
+def summary(network: Network, trace: Trace, runtime: str, source: str) -> dict[str, Any]:
+    """What a run did, as plain values."""
+    layers = [
+        {
+            "layer": layer.name,
+            "neurons": layer.size,
+            "spikes": int(trace.fired[layer.name].sum()),
+            "rate": float(trace.fired[layer.name].sum())
+            / (trace.steps * trace.samples * layer.size),
+        }
+        for layer in network.layers
+        if not isinstance(layer.neuron, Sum)
+    ]
+    return {
+        "runtime": runtime,
+        "input": source,
+        "samples": trace.samples,
+        "steps": trace.steps,
+        "layers": layers,
+        "predictions": predictions(trace.outputs)[-1].tolist(),
+    }
+
+
+def lines(document: Mapping[str, Any]) -> Iterator[str]:
+    """The summary of a run for a terminal."""
+    yield (
+        f"{document['runtime']}: {document['samples']} samples, T = {document['steps']}, from "
+        + (f"{document['input']}")
+    )
+    for layer in document["layers"]:
+        yield f"  {layer['layer']:<16} {layer['spikes']:>12,} spikes  rate {layer['rate']:.3f}"
+    shown = " ".join(map(str, document["predictions"][:20]))
+    yield f"  predictions: {shown}{' …' if len(document['predictions']) > 20 else ''}"
+
+
+def test_set(
+    where: Place,
+    inputs_file: Path | None,
+    labels_file: Path | None,
+    data_folder: Path | None,
+    samples: int | None,
+) -> TestSet:
+    """The labelled samples to verify on: the files named, or the test set of the run's recipe."""
+    if (inputs_file is None) != (labels_file is None):
+        raise RequestError("E_INPUT", "--inputs and --labels go together")
+    if inputs_file is not None and labels_file is not None:
+        x, labels, source = read_array(inputs_file), read_array(labels_file), str(inputs_file)
+    elif where.is_run and where.recipe.is_file():
+        from .train.recipe import read_recipe
+
+        recipe = read_recipe(where.recipe, ())
+        x, labels = plugins.load("data", recipe.data.name).load(data_folder, "test")
+        source = f"test set of {recipe.data.name}"
+    else:
+        raise RequestError(
+            "E_INPUT", f"{where.network} names no data set; give --inputs X.npy and --labels Y.npy"
+        )
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != len(x) or not len(x):
+        raise RequestError(
+            "E_INPUT",
+            f"the labels have shape {list(labels.shape)} and dtype {labels.dtype}; one whole "
+            f"number for each of the {len(x)} inputs is expected",
+        )
+    return TestSet(x[:samples], labels[:samples].astype(np.int64), source)
+
+
+def _opened(where: Place, name: str, network: Network, integer: Network | None) -> Opened:
+    """Open one runtime; what is missing here is kept as its verdict, what is wrong is raised."""
+    runtime: Runtime = plugins.load("runtimes", name)
+    whole = runtime.target == INTEGER_TARGET
+    quantised = whole and not isinstance(network.contract.arithmetic, Integer)
+    note = "fixed-point emulation, no silicon" if whole else ""
+    try:
+        if whole:
+            opened = runtime.open(integer or _integer_network(where, network), None)
+            return Opened(opened, quantised, note)
+        return Opened(runtime.open(network, _artefact(where, runtime.target, network)))
+    except CouldNotRunError as error:
+        return Opened(error, quantised, note)
+
+
+def _trained(where: Place) -> Accuracy | None:
+    if not where.history.is_file():
+        return None
+    try:
+        last = json.loads(where.history.read_text(encoding="utf-8"))["test"]["last"]
+        return Accuracy(int(last["correct"]), int(last["n"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise RequestError("E_RUN", f"{where.history}: not a readable history ({error})") from error
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            found[library] = "not installed"
+    return found
+
+
+def verify_run(
+    where: Place,
+    names: list[str],
+    labelled: TestSet,
+    semantics: str | None,
+    bar: Callable[[int, str], Callable[[int], None]],
+) -> dict[str, Any]:
+    """Walk the chain of a run, or of a bare file, and return the report."""
+    network = _truth(where, semantics)
+    quantised = where.artefact(INTEGER_TARGET).is_dir() and not isinstance(
+        network.contract.arithmetic, Integer
+    )
+    integer = _integer_network(where, network) if quantised else None
+    in_run = where.is_run
+    folded = read_network(where.folded) if in_run and where.folded.is_file() else None
+    witness = Witness.load(where.witness) if in_run and where.witness.is_file() else None
+    request = Request(
+        network,
+        labelled.x,
+        labelled.labels,
+        {name: _opened(where, name, network, integer) for name in names},
+        folded,
+        integer,
+        witness,
+        _trained(where) if in_run else None,
+    )
+    findings = walk_chain(request, bar(len(labelled.labels), "verify"))
+    facts = {"data": labelled.source, "versions": _versions()}
+    return report(findings, where.name, facts)
+
+
+def chain_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    """The chain of custody for a terminal, a line an arrow."""
+    for arrow in document["chain"]:
+        measured = arrow["accuracy"]
+        share = f"{100 * measured['share']:6.2f} %" if measured else "        "
+        yield (
+            f"{arrow['from']:>8} > {arrow['to']:<8} {share}  {arrow['strength']:<11} "
+            f"{arrow['verdict']:<13} {arrow['sentence']}"
+        )

@@ -1,0 +1,128 @@
+// One step of 64 neurons, as network/dynamics.py defines it; tests hold the two together.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels.hpp"
+
+namespace snnpipe {
+
+// State of 64 neurons over the steps of one run.
+template <class T>
+struct State {
+  alignas(kAlignment) T v[kLanes];  // membrane
+  alignas(kAlignment) T u[kLanes];  // integer current with memory; unused in float
+};
+
+// Fired lanes (0 or -1 each) to a mask word.
+SNNPIPE_INLINE uint64_t word_of(const int32_t* fired) {
+  alignas(kAlignment) uint8_t bytes[kLanes];
+  for (std::size_t i = 0; i < kLanes; ++i) bytes[i] = static_cast<uint8_t>(fired[i] & 1);
+  return pack_bytes(bytes);
+}
+
+template <bool AtThreshold, bool Subtracts, int W>
+SNNPIPE_INLINE uint64_t float_step(const Neurons<float>& neurons, std::size_t pixel,
+                                   std::size_t block, const float* current, State<float>& state,
+                                   int32_t* active) {
+  typedef typename Lanes<float, W>::Vector Values;
+  typedef typename Lanes<int32_t, W>::Vector Flags;
+  const Values* decay = reinterpret_cast<const Values*>(neurons.decay.at(pixel, block));
+  const Values* threshold = reinterpret_cast<const Values*>(neurons.threshold.at(pixel, block));
+  const Values* rest = reinterpret_cast<const Values*>(neurons.rest.at(pixel, block));
+  const Values* input = reinterpret_cast<const Values*>(current);
+  Values* v = reinterpret_cast<Values*>(state.v);
+  Flags* counts = reinterpret_cast<Flags*>(active);
+  alignas(kAlignment) int32_t fired[kLanes];
+#pragma GCC unroll 16
+  for (int j = 0; j < Lanes<float, W>::kCount; ++j) {
+    const Values u = decay[j] * v[j] + input[j];
+    const Flags spike = AtThreshold ? u >= threshold[j] : u > threshold[j];
+    const Values after = Subtracts ? u - threshold[j] : rest[j];
+    v[j] = spike ? after : u;
+    reinterpret_cast<Flags*>(fired)[j] = spike;
+    counts[j] -= (input[j] != 0.0f) | spike;
+  }
+  return word_of(fired);
+}
+
+// `current` comes in as the sum of the edges and leaves as the whole current. Returns the spikes
+// and counts, per lane, updates with a current or a spike.
+template <int W>
+SNNPIPE_INLINE uint64_t step(const Neurons<float>& neurons, std::size_t pixel, std::size_t block,
+                             float* current, const float*, State<float>& state, int32_t* active) {
+  if (neurons.fires_at_threshold) {
+    return neurons.subtracts
+               ? float_step<true, true, W>(neurons, pixel, block, current, state, active)
+               : float_step<true, false, W>(neurons, pixel, block, current, state, active);
+  }
+  return neurons.subtracts
+             ? float_step<false, true, W>(neurons, pixel, block, current, state, active)
+             : float_step<false, false, W>(neurons, pixel, block, current, state, active);
+}
+
+// x * factor / 4096 rounded toward zero, 0 <= factor <= 4096, |x| <= 2^30, in 32 bits: with
+// |x| = 4096 h + l both h * factor and l * factor fit, and the first has no fraction.
+template <class Vector>
+SNNPIPE_INLINE Vector decayed(const Vector& x, const Vector& factor) {
+  const Vector sign = x >> 31;
+  const Vector size = (x ^ sign) - sign;
+  const Vector scaled = (size >> 12) * factor + (((size & 4095) * factor) >> 12);
+  return (scaled ^ sign) - sign;
+}
+
+// Loihi. 32 bits hold every value because the plan bounds the sums: |64 * sum| <= 2^30 without a
+// memory of the current and <= 2^24 with one, where a single wrap then leads back into 24 bits.
+template <int W>
+SNNPIPE_INLINE uint64_t step(const Neurons<int32_t>& neurons, std::size_t pixel, std::size_t block,
+                             int32_t* current, const int32_t* direct, State<int32_t>& state,
+                             int32_t* active) {
+  typedef typename Lanes<int32_t, W>::Vector Values;
+  constexpr int32_t kWrap = 1 << 23, kMost = (1 << 23) - 1;
+  const Values* memory = reinterpret_cast<const Values*>(neurons.current_factor.at(pixel, block));
+  const Values* factor = reinterpret_cast<const Values*>(neurons.factor.at(pixel, block));
+  const Values* threshold = reinterpret_cast<const Values*>(neurons.threshold.at(pixel, block));
+  const Values* bias = reinterpret_cast<const Values*>(neurons.bias.at(pixel, block));
+  const Values* injected = reinterpret_cast<const Values*>(direct);
+  Values* total = reinterpret_cast<Values*>(current);
+  Values* membrane = reinterpret_cast<Values*>(state.v);
+  Values* held = reinterpret_cast<Values*>(state.u);
+  Values* counts = reinterpret_cast<Values*>(active);
+  alignas(kAlignment) int32_t fired[kLanes];
+#pragma GCC unroll 16
+  for (int j = 0; j < Lanes<int32_t, W>::kCount; ++j) {
+    Values u = total[j] * 64;
+    if (neurons.current_decays) u += decayed(held[j], memory[j]);
+    u += ((u > kWrap) & -2 * kWrap) | ((u <= -kWrap) & 2 * kWrap);
+    held[j] = u;
+    const Values whole = u + bias[j] + injected[j];
+    Values v = decayed(membrane[j], factor[j]) + whole;
+    v = v > kMost ? Values{} + kMost : v;
+    v = v < -kMost ? Values{} - kMost : v;
+    const Values spike = v > threshold[j];
+    membrane[j] = v & ~spike;
+    total[j] = whole;
+    reinterpret_cast<Values*>(fired)[j] = spike;
+    counts[j] -= (whole != 0) | spike;
+  }
+  return word_of(fired);
+}
+
+// A group without state: its sum, in integers as membrane units.
+template <int W>
+SNNPIPE_INLINE void pass_on(const Neurons<float>&, std::size_t, std::size_t, float*, const float*) {
+}
+template <int W>
+SNNPIPE_INLINE void pass_on(const Neurons<int32_t>& neurons, std::size_t pixel, std::size_t block,
+                            int32_t* current, const int32_t* direct) {
+  Lanes<int32_t, W> value;
+  value.load(current);
+#pragma GCC unroll 16
+  for (int j = 0; j < Lanes<int32_t, W>::kCount; ++j) value.v[j] *= 64;
+  value.add(neurons.bias.at(pixel, block));
+  value.add(direct);
+  value.store(current);
+}
+
+}  // namespace snnpipe

@@ -1,0 +1,195 @@
+// A network as the engine runs it: plain data, checked and packed once, never changed after.
+//
+// T is float (float32 networks) or int32_t (Loihi integers). Every population is a (C, H, W) image,
+// held channels-last in blocks of 64 channels; a flat population of N neurons is (N, 1, 1).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <string>
+#include <vector>
+
+namespace snnpipe {
+
+constexpr std::size_t kLanes = 64;  // channels of one block, bits of one mask word
+constexpr std::size_t kAlignment = 64;
+
+// Memory aligned for vector loads. Not initialised unless asked for: event lists are sized for the
+// worst case and mostly untouched.
+template <class T>
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(std::size_t size, bool zero = true) : size_(size) {
+    if (size > (std::size_t{1} << 46) / sizeof(T)) throw std::bad_alloc();
+    const std::size_t bytes = (size * sizeof(T) + kAlignment) / kAlignment * kAlignment;
+    data_.reset(static_cast<T*>(std::aligned_alloc(kAlignment, bytes)));
+    if (!data_) throw std::bad_alloc();
+    if (zero) std::memset(data_.get(), 0, bytes);
+  }
+  T* data() { return data_.get(); }
+  const T* data() const { return data_.get(); }
+  std::size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+
+ private:
+  struct Free {
+    void operator()(T* pointer) const { std::free(pointer); }
+  };
+  std::unique_ptr<T[], Free> data_;
+  std::size_t size_ = 0;
+};
+
+struct Shape {
+  std::size_t channels = 0, height = 0, width = 0;
+  std::size_t pixels() const { return height * width; }
+  std::size_t blocks() const { return (channels + kLanes - 1) / kLanes; }
+  std::size_t size() const { return channels * pixels(); }
+  bool operator==(const Shape& other) const {
+    return channels == other.channels && height == other.height && width == other.width;
+  }
+};
+
+// An array of the caller, only read while the call lasts.
+template <class T>
+struct View {
+  const T* data = nullptr;
+  std::vector<std::size_t> shape;
+  std::size_t size() const {
+    std::size_t n = 1;
+    for (std::size_t axis : shape) n *= axis;
+    return n;
+  }
+};
+
+// A neuron parameter: 64 values per (pixel, block), or per block when all pixels share them.
+template <class T>
+struct Rows {
+  Buffer<T> values;
+  std::size_t pixel_stride = 0;  // 0: shared by all pixels
+  const T* at(std::size_t pixel, std::size_t block) const {
+    return values.data() + pixel * pixel_stride + block * kLanes;
+  }
+};
+
+template <class T>
+struct Neurons;
+
+template <>
+struct Neurons<float> {
+  Rows<float> decay, threshold, rest;
+  bool fires_at_threshold = false;  // >= instead of >
+  bool subtracts = false;           // reset takes the threshold off instead of setting `rest`
+};
+
+template <>
+struct Neurons<int32_t> {
+  Rows<int32_t> current_factor;  // 4095 - du, in 1/4096
+  Rows<int32_t> factor;          // 4096 - dv, in 1/4096
+  Rows<int32_t> threshold;       // in membrane units (vth * 64)
+  Rows<int32_t> bias;            // in membrane units
+  bool current_decays = false;   // false: du = 4095 everywhere, the current has no memory
+};
+
+enum class Kind {
+  input,    // values from outside
+  spiking,  // 0 or 1
+  sum,      // its current; in integers 64 * sum + bias
+  relay,    // between two operations of one synapse: the bare sum
+};
+
+enum class Op {
+  linear,    // convolution or dense map
+  pool,      // sum or mean over windows
+  identity,  // element i to element i in C, H, W order
+  inject,    // integers only: added to the current in membrane units
+};
+
+// Windows over the source seen as an image of height x width. A dense map is one window over an
+// image of one row, so that it shares every line of code with the convolution.
+struct Geometry {
+  std::ptrdiff_t height = 1, width = 1;
+  std::ptrdiff_t kernel[2] = {1, 1}, stride[2] = {1, 1}, padding[2] = {0, 0}, dilation[2] = {1, 1};
+  // A row of a kernel is one slice of the event list unless dilation tears it apart.
+  std::size_t taps() const {
+    return static_cast<std::size_t>(kernel[0] * (dilation[1] == 1 ? 1 : kernel[1]));
+  }
+};
+
+// The weights of one block of 64 outputs: rows of 64, (ky, kx, input channel first..last).
+struct Slab {
+  std::size_t first = 0, last = 0, offset = 0;
+};
+
+template <class T>
+struct Edge {
+  std::size_t source = 0;
+  Op op = Op::identity;
+  Geometry geometry;
+  std::vector<Slab> slabs;
+  Buffer<T> weights;
+  Buffer<T> bias;         // per output block, empty when there is none
+  T area = 0;             // mean pooling divides by it; 0 for a sum
+  bool permutes = false;  // an identity between two layouts (a flattened image)
+  double reach = 0;       // largest sum of |weights| into one neuron
+};
+
+template <class T>
+struct Group {
+  Kind kind = Kind::input;
+  Shape shape;
+  Neurons<T> neurons;
+  std::vector<Edge<T>> edges;
+  double limit = 0;  // no value that leaves this group is larger; kept for integers only
+};
+
+struct Kernels;
+
+template <class T>
+struct Plan {
+  std::vector<Group<T>> groups;
+  std::size_t output = 0;
+  const Kernels* kernels = nullptr;
+  std::size_t inputs() const;
+};
+
+struct Window {
+  std::size_t kernel[2], stride[2], padding[2], dilation[2];
+};
+
+// Takes a network over, one group and one edge at a time; a group's edges are summed in the order
+// of the calls. Throws std::invalid_argument that names the edge, what was found and what is legal.
+template <class T>
+class Builder {
+ public:
+  std::size_t input(Shape shape, double limit);
+  std::size_t group(Kind kind, Shape shape, Neurons<T> neurons);
+  void conv(std::size_t source, std::size_t target, const View<T>& weight, const View<T>* bias,
+            const Window& window, std::size_t groups);
+  void dense(std::size_t source, std::size_t target, const View<T>& weight, const View<T>* bias);
+  void pool(std::size_t source, std::size_t target, const Window& window, bool mean);
+  void identity(std::size_t source, std::size_t target);
+  void inject(std::size_t source, std::size_t target);
+  std::shared_ptr<const Plan<T>> build(std::size_t output, const Kernels* kernels);
+
+ private:
+  void check_ends(const std::string& edge, std::size_t source, std::size_t target) const;
+  void linear(const std::string& edge, std::size_t source, std::size_t target, const T* weight,
+              const Geometry& geometry, std::size_t channels, std::size_t groups,
+              const View<T>* bias);
+  std::vector<Group<T>> groups_;
+};
+
+Neurons<float> float_neurons(const Shape& shape, const View<float>& decay,
+                             const View<float>& threshold, const View<float>& rest,
+                             bool fires_at_threshold, bool subtracts);
+Neurons<int32_t> integer_neurons(const Shape& shape, const View<int32_t>& du,
+                                 const View<int32_t>& dv, const View<int32_t>& threshold,
+                                 const View<int32_t>& bias);
+Neurons<int32_t> integer_bias(const Shape& shape, const View<int32_t>& bias);
+
+}  // namespace snnpipe

@@ -1,0 +1,1 @@
+"""Where an exported network can run, one file each."""

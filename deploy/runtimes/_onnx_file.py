@@ -1,0 +1,162 @@
+"""Reads a step graph with suspicion: it must be one of ours, whole, and of the network at hand.
+
+Nothing outside the file is read, and nothing but a short list of operators gets to onnxruntime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # has no types
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
+
+from ...errors import RequestError
+from ...network.layers import Layer, Network, Shape
+from ...network.neurons import Sum
+
+DOMAIN = "snnpipe"
+MAX_BYTES = 2**31 - 1
+MAP = frozenset({"Conv", "Gemm", "Add", "Div", "Reshape", "Identity"})
+"""Operators between the layers."""
+STEP = frozenset({"Add", "Sub", "Mul", "Greater", "GreaterOrEqual", "Cast"})
+"""Operators within the step of a neuron."""
+PLAIN = frozenset({AttributeProto.INT, AttributeProto.INTS, AttributeProto.FLOAT})
+"""Attributes that hold numbers; the others could hold tensors and graphs."""
+
+
+def current_of(layer: Layer) -> str:
+    """Name of the value that is a layer's complete current."""
+    return f"{layer.name}:current"
+
+
+def value_of(layer: Layer) -> str:
+    """Name of the value that leaves a layer: its spikes, or the current of a Sum."""
+    return current_of(layer) if isinstance(layer.neuron, Sum) else f"{layer.name}:spikes"
+
+
+def read_step_model(path: Path, network: Network) -> onnx.ModelProto:
+    """The step graph in ``path`` with every layer's current and spikes as further outputs.
+
+    Raises RequestError (E_ONNX) with the first thing that is not as the target wrote it.
+    """
+    model = _parse(path)
+    _check_metadata(model, network, path)
+    _check_operators(model, path)
+    _check_weights(model, path)
+    _open_up(model, network, path)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise _wrong(path, f"it is not a valid graph of this network: {reason}") from error
+    return model
+
+
+def _wrong(path: Path, sentence: str) -> RequestError:
+    return RequestError("E_ONNX", f"{path}: {sentence}")
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise _wrong(path, f"it has {size} bytes; an ONNX file ends at {MAX_BYTES}")
+        return onnx.load_model_from_string(path.read_bytes())
+    except OSError as error:
+        raise _wrong(
+            path, f"cannot be read ({error.strerror or error}); export with target 'onnx'"
+        ) from error
+    except DecodeError as error:
+        raise _wrong(path, "it is damaged, or not an ONNX file") from error
+
+
+def _check_metadata(model: onnx.ModelProto, network: Network, path: Path) -> None:
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    form = metadata.get("snnpipe.form")
+    if form != "step":
+        raise _wrong(
+            path,
+            f"its snnpipe.form is {form!r}, expected 'step'; this runtime runs only files that "
+            "target 'onnx' wrote",
+        )
+    if metadata.get("snnpipe.contract") != network.contract.to_json():
+        raise _wrong(path, "its contract is not the network's; export it again")
+
+
+def _check_operators(model: onnx.ModelProto, path: Path) -> None:
+    domains = {entry.domain for entry in model.opset_import}
+    domains |= {function.domain for function in model.functions}
+    if unknown := sorted(domains - {"", DOMAIN}):
+        raise _wrong(path, f"it uses the operator domain '{unknown[0]}'; only ONNX's own is known")
+    functions = {function.name for function in model.functions}
+    _check_nodes(model.graph.node, MAP, functions, path)
+    for function in model.functions:
+        _check_nodes(function.node, STEP, set(), path)
+
+
+def _check_nodes(
+    nodes: Iterable[onnx.NodeProto], plain: frozenset[str], functions: set[str], path: Path
+) -> None:
+    for node in nodes:
+        if node.op_type not in (functions if node.domain == DOMAIN else plain):
+            raise _wrong(
+                path,
+                f"node '{node.name}' is a '{node.op_type}' of domain '{node.domain}', which "
+                "target 'onnx' never writes",
+            )
+        for attribute in node.attribute:
+            if attribute.type not in PLAIN:
+                raise _wrong(
+                    path, f"node '{node.name}': attribute '{attribute.name}' holds no number"
+                )
+
+
+def _check_weights(model: onnx.ModelProto, path: Path) -> None:
+    if model.graph.sparse_initializer or model.training_info:
+        raise _wrong(path, "it holds sparse weights or training graphs")
+    for tensor in model.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+            raise _wrong(path, f"the weight '{tensor.name}' points to a file outside it")
+        if tensor.data_type not in (TensorProto.FLOAT, TensorProto.INT64):
+            raise _wrong(path, f"the weight '{tensor.name}' is neither float32 nor int64")
+        try:
+            values = numpy_helper.to_array(tensor)
+        except (ValueError, TypeError) as error:
+            raise _wrong(path, f"the weight '{tensor.name}' does not fill its shape") from error
+        if not np.isfinite(values).all():
+            raise _wrong(path, f"the weight '{tensor.name}' holds numbers that are not finite")
+
+
+def _open_up(model: onnx.ModelProto, network: Network, path: Path) -> None:
+    """Declare both ends as the network has them, and what is hidden as further outputs.
+
+    The full check behind this then holds every shape in the file against the network's.
+    """
+    states = [layer for layer in network.layers if not isinstance(layer.neuron, Sum)]
+    inputs = {"x": network.input_shape, **{f"v.{s.name}": s.shape for s in states}}
+    outputs = {value_of(network.layer(network.output)): network.layer(network.output).shape}
+    outputs |= {f"v.{state.name}.next": state.shape for state in states}
+    for found, expected in ((model.graph.input, inputs), (model.graph.output, outputs)):
+        if [value.name for value in found] != list(expected):
+            raise _wrong(
+                path,
+                f"its ends are {', '.join(value.name for value in found)}; this network's are "
+                f"{', '.join(expected)}",
+            )
+    for layer in network.layers:
+        outputs |= {current_of(layer): layer.shape, value_of(layer): layer.shape}
+    hidden = [v for v in model.graph.value_info if v.name not in outputs]
+    for field, values in (
+        (model.graph.input, [_info(*item) for item in inputs.items()]),
+        (model.graph.output, [_info(*item) for item in outputs.items()]),
+        (model.graph.value_info, hidden),
+    ):
+        del field[:]
+        field.extend(values)
+
+
+def _info(name: str, shape: Shape) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape])

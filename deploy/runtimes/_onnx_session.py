@@ -1,0 +1,86 @@
+"""A step graph on onnxruntime, one call per step."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+from ...errors import RequestError
+from ...network.layers import Network
+from ...network.neurons import Sum
+from ...network.trace import Record, Trace
+from ..recording import Recorder, run_in_parts, samples_at_once
+from ._onnx_file import current_of, value_of
+
+QUIET = 3
+"""Log errors only: onnxruntime's warnings name nothing a user could change."""
+
+
+def _threads() -> int:
+    """As many as OpenMP would take: OMP_NUM_THREADS, or every processor this process may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted):
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    # Higher levels fuse the decayed membrane into the sum of the weights: then even a network
+    # whose sums are exact rounds differently (Conv + Add becomes FusedConv).
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.intra_op_num_threads = _threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = QUIET
+    return options
+
+
+class OnnxSession:
+    """One step graph in onnxruntime, with currents and spikes of every layer among its outputs."""
+
+    def __init__(self, network: Network, model: onnx.ModelProto, path: Path) -> None:
+        """Raises RequestError (E_ONNX) when onnxruntime does not take the model of ``path``."""
+        self._network = network
+        self._states = [s for s in network.layers if not isinstance(s.neuron, Sum)]
+        self._outputs = [value.name for value in model.graph.output]
+        try:
+            self._session = ort.InferenceSession(
+                model.SerializeToString(), _options(), providers=["CPUExecutionProvider"]
+            )
+        except (
+            state.Fail,
+            state.InvalidArgument,
+            state.InvalidGraph,
+            state.InvalidProtobuf,
+            state.NotImplemented,
+            state.RuntimeException,
+        ) as error:
+            reason = str(error).partition("\n")[0]
+            raise RequestError("E_ONNX", f"{path}: onnxruntime refuses it: {reason}") from error
+
+    def run(self, x: NDArray[np.float32], steps: int, record: Record | None = None) -> Trace:
+        """Frames (B, *input_shape), shown at every step, or (T, B, *input_shape), to a Trace.
+
+        Raises RequestError (E_INPUT) when the shape is not the network's.
+        """
+        rows = samples_at_once(self._network, 1)
+        return run_in_parts(self._network, x, steps, record, rows=rows, run=self._part)
+
+    def _part(self, frames: NDArray[np.float32], still: bool, recorder: Recorder) -> None:  # noqa: ARG002 - a step graph sees one frame at a time, still or not
+        membranes = {
+            f"v.{layer.name}": np.zeros((frames.shape[1], *layer.shape), np.float32)
+            for layer in self._states
+        }
+        for frame in frames:
+            feed = {"x": np.ascontiguousarray(frame), **membranes}
+            found = dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
+            membranes = {name: found[f"{name}.next"] for name in membranes}
+            for layer in self._network.layers:
+                recorder.add(layer, found[current_of(layer)][None], found[value_of(layer)][None])

@@ -1,0 +1,1 @@
+"""What `snnpipe export` can write, one file each."""

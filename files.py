@@ -1,0 +1,128 @@
+"""Files that appear whole or not at all, their hashes, and the manifest beside an artefact."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import CouldNotRunError, RequestError
+
+MANIFEST = "manifest.json"
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys, no white space and no NaN: one text for one value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _unwritable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CouldNotRunError(
+            "E_WRITE", f"cannot write {path}: {error.strerror or error}"
+        ) from error
+
+
+def write_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a file beside ``path``, then put it in place in one step.
+
+    Raises CouldNotRunError (E_WRITE) when the place cannot be written; ``path`` is then as it was.
+    """
+    with _unwritable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        beside = Path(name)
+        try:
+            write(beside)
+            _sync(beside)
+            beside.replace(path)
+            _sync(path.parent)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    write_file(path, lambda beside: beside.write_text(text, encoding="utf-8") and None)
+
+
+def write_folder(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a folder beside ``path``, then swap it in; the old one goes last."""
+    with _unwritable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_dir():
+            raise CouldNotRunError("E_WRITE", f"cannot write {path}: a file is in the way")
+        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        old = beside.with_name(beside.name + ".old")
+        try:
+            write(beside)
+            for file in beside.rglob("*"):
+                _sync(file)
+            _sync(beside)
+            if path.exists():
+                path.replace(old)
+            beside.replace(path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write ``manifest.json`` into an artefact folder: the facts and every file's sha256."""
+    names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != MANIFEST)
+    content = {**facts, "files": {name: sha256(folder / name) for name in names}}
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read an artefact's manifest and hold every file against its hash.
+
+    Raises RequestError: E_MANIFEST when there is none or it is not one, E_HASH when a file differs.
+    """
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        hashes = dict(content["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RequestError("E_MANIFEST", f"{path}: not a readable manifest ({error})") from error
+    for name, expected in hashes.items():
+        file = folder / name
+        if Path(name).name != name or not file.is_file():
+            raise RequestError("E_MANIFEST", f"{path}: names the file '{name}', which is not there")
+        found = sha256(file)
+        if found != expected:
+            raise RequestError(
+                "E_HASH",
+                f"{file}: its content has sha256 {found[:12]}…, the manifest says "
+                f"{str(expected)[:12]}…; export it again",
+            )
+    return dict(content)

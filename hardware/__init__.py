@@ -1,0 +1,1 @@
+"""What a chip allows, and what a run costs on it."""

@@ -1,0 +1,120 @@
+"""How large every neuron's sum can become, in either direction, over any input in range.
+
+The sum of a neuron is split into its positive and its negative terms: with ``P`` the largest value
+the positive terms can reach together and ``N`` the largest magnitude of the negative ones, every
+partial sum, in any order of summation, lies in [-N, P].
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RequestError
+from .contract import Integer
+from .dynamics import WEIGHT_SHIFT, loihi_bias
+from .layers import Conv, Dense, Layer, Network, Operation, Synapse
+from .linear import apply
+from .neurons import Sum
+
+Bound = NDArray[np.float64]
+Bounds = tuple[Bound, Bound]
+"""(P, N), both >= 0: a value lies in [-N, P]."""
+
+MANTISSA_MIN, MANTISSA_MAX = -4096, 4095
+"""A Loihi bias mantissa has 13 bits."""
+
+
+def through_operation(operation: Operation, bounds: Bounds) -> Bounds:
+    """Bounds (1, *shape) of an operation's input to those of its output, biases included.
+
+    A positive weight carries P to P and N to N, a negative one crosses them over.
+    """
+    p, n = bounds
+    if not isinstance(operation, (Dense, Conv)):
+        return apply(operation, p), apply(operation, n)
+    bias = operation.bias
+    up = replace(
+        operation,
+        weight=np.maximum(operation.weight, 0),
+        bias=None if bias is None else np.maximum(bias, 0),
+    )
+    down = replace(
+        operation,
+        weight=np.maximum(-operation.weight, 0),
+        bias=None if bias is None else np.maximum(-bias, 0),
+    )
+    if not n.any():
+        return apply(up, p), apply(down, p)
+    crossed_up, crossed_down = replace(up, bias=None), replace(down, bias=None)
+    return apply(up, p) + apply(crossed_down, n), apply(down, p) + apply(crossed_up, n)
+
+
+def through_synapse(synapse: Synapse, bounds: Bounds) -> Bounds:
+    """Bounds (1, *source shape) through all operations of a synapse, (1, *layer shape)."""
+    for operation in synapse.operations:
+        bounds = through_operation(operation, bounds)
+    return bounds
+
+
+def host_bias(bounds: Bounds, scale: float, exponent: int) -> Bounds:
+    """Bounds of the bias that the host writes for a float32 current, in membrane units.
+
+    One mantissa above the exact one: the current is a rounded sum.
+    """
+
+    def reach(side: Bound, limit: int) -> Bound:
+        mantissa = np.where(side > 0, np.floor(side * (scale * 64 / 2**exponent)) + 1, 0)
+        whole = np.minimum(mantissa, limit).astype(np.int64)
+        return np.asarray(loihi_bias(whole, exponent), np.float64)
+
+    return reach(bounds[0], MANTISSA_MAX), reach(bounds[1], -MANTISSA_MIN)
+
+
+def emitted(network: Network, layer: Layer, bounds: Bounds) -> Bounds:
+    """What a layer sends on, given the bounds of its sum: 0 or 1, or a `Sum` layer's values."""
+    if not isinstance(layer.neuron, Sum):
+        return np.ones(layer.shape), np.zeros(layer.shape)
+    arithmetic = network.contract.arithmetic
+    if not isinstance(arithmetic, Integer):
+        return bounds
+    scale = arithmetic.host_scale.get(layer.name)
+    if scale is None:
+        return bounds[0] * 2**WEIGHT_SHIFT, bounds[1] * 2**WEIGHT_SHIFT
+    return host_bias(bounds, scale, arithmetic.bias_exponents[layer.name])
+
+
+def term_sums(network: Network) -> dict[str, Bounds]:
+    """Per layer (P, N), float64 of the layer's shape: the sums of positive and negative terms.
+
+    Real borders (zero padding) count, biases are included, all synapses add. The input lies in
+    [0, input_scale*input_levels], a spike is at most 1, a `Sum` layer at most its own P and N. In
+    weight units, of an integer network too; there a layer whose current the host computes is in
+    units of that float current. Exact wherever the sums fit 53 bits, as on a grid.
+    Raises RequestError (E_LAYER) for a source whose values are not known yet.
+    """
+    contract = network.contract
+    largest = float(contract.input_scale) * contract.input_levels
+    shape = network.input_shape
+    sources: dict[str, Bounds] = {network.input: (np.full(shape, largest), np.zeros(shape))}
+    for layer in network.layers:
+        if not isinstance(layer.neuron, Sum):
+            sources[layer.name] = (np.ones(layer.shape), np.zeros(layer.shape))
+    found: dict[str, Bounds] = {}
+    for layer in network.layers:
+        p, n = np.zeros((1, *layer.shape)), np.zeros((1, *layer.shape))
+        for synapse in layer.synapses:
+            if synapse.source not in sources:
+                raise RequestError(
+                    "E_LAYER",
+                    f"layer '{layer.name}' is fed by '{synapse.source}', whose values cannot be "
+                    "bounded: it is no spiking layer and does not come earlier",
+                )
+            source = sources[synapse.source]
+            more_p, more_n = through_synapse(synapse, (source[0][None], source[1][None]))
+            p, n = p + more_p, n + more_n
+        found[layer.name] = (p[0], n[0])
+        sources[layer.name] = emitted(network, layer, found[layer.name])
+    return found

@@ -1,0 +1,166 @@
+"""The reference executor: numpy, step by step, layer by layer, any arithmetic.
+
+Slow and obviously right; every other runtime is compared with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RequestError
+from . import dynamics
+from .contract import Integer
+from .layers import Layer, Network
+from .linear import through
+from .neurons import Sum, decay_of
+from .trace import Record, Trace, pack
+
+Values = NDArray[Any]
+Watch = Callable[[str, int, Values], None]
+"""Called with (layer, step, membrane before the decision (B, *shape))."""
+
+
+def frames_of(network: Network, x: Values, steps: int) -> tuple[Values, bool]:
+    """Inputs as (T, B, *input_shape) and whether all steps are the same frame.
+
+    ``x`` is (B, *input_shape), shown at every step, or (T, B, *input_shape).
+    """
+    rank = len(network.input_shape)
+    if x.shape[x.ndim - rank :] != network.input_shape or x.ndim not in (rank + 1, rank + 2):
+        raise RequestError(
+            "E_INPUT",
+            f"the input has shape {list(x.shape)}; expected [B, "
+            f"{', '.join(map(str, network.input_shape))}] or the same with T = {steps} in front",
+        )
+    if x.ndim == rank + 1:
+        return np.broadcast_to(x, (steps, *x.shape)), True
+    if x.shape[0] != steps:
+        raise RequestError("E_INPUT", f"the input holds {x.shape[0]} steps, asked for {steps}")
+    return x, False
+
+
+def _step_float(
+    network: Network, layer: Layer, current: Values, v: Values | None
+) -> tuple[Values, Values, Values]:
+    """(membrane before the decision, spikes, membrane after)."""
+    neuron = layer.neuron
+    assert not isinstance(neuron, Sum)  # noqa: S101 - for the type checker; Sum has no step
+    contract, kind = network.contract, current.dtype
+    threshold, v_reset = neuron.threshold.astype(kind), neuron.v_reset.astype(kind)
+    before = np.zeros_like(current) if v is None else v
+    u = dynamics.integrate(before, current, decay_of(neuron).astype(kind))
+    spike = dynamics.decide(u, threshold, contract.compare)
+    return u, spike, dynamics.reset(u, spike, threshold, v_reset, contract.reset)
+
+
+def _step_integer(layer: Layer, current: Values, v: Values | None) -> tuple[Values, Values, Values]:
+    neuron = layer.neuron
+    assert not isinstance(neuron, Sum)  # noqa: S101 - for the type checker; Sum has no step
+    dv = np.rint((1.0 - decay_of(neuron).astype(np.float64)) * 4096).astype(np.int64)
+    before = np.zeros_like(current) if v is None else v
+    u = dynamics.loihi_integrate(before, current, 0, dv)
+    spike = dynamics.loihi_decide(u, neuron.threshold.astype(np.int64))
+    return u, spike, dynamics.loihi_reset(u, spike)
+
+
+def integer_current(network: Network, layer: Layer, total: Values) -> NDArray[np.int64]:
+    """A layer's summed current (B, *shape) to integer membrane units, int64.
+
+    ``total`` holds weight units (sum of integer weights plus bias/64), float64; for a layer whose
+    current the host computes, the float32 current itself. A synaptic sum above 24 bits is excluded
+    by `check`, so the wrap of `dynamics.loihi_current` has nothing to do here.
+    """
+    arithmetic = network.contract.arithmetic
+    assert isinstance(arithmetic, Integer)  # noqa: S101 - for the type checker
+    scale = arithmetic.host_scale.get(layer.name)
+    if scale is None:
+        return np.rint(total * 64).astype(np.int64)
+    exponent = arithmetic.bias_exponents[layer.name]
+    mantissa = np.rint(total.astype(np.float64) * (scale * 64 / 2**exponent))
+    return dynamics.loihi_bias(np.clip(mantissa, -4096, 4095).astype(np.int64), exponent)
+
+
+def simulate(
+    network: Network,
+    x: Values,
+    steps: int,
+    record: Record | None = None,
+    dtype: type[np.floating[Any]] = np.float32,
+    watch: Watch | None = None,
+) -> Trace:
+    """Run a network on frames ``x``, (B, *input_shape) or (T, B, *input_shape), float.
+
+    Integer networks are run in integers whatever ``dtype`` says. Raises RequestError (E_INPUT).
+    """
+    record = record or Record()
+    frames, _ = frames_of(network, x, steps)
+    arithmetic = network.contract.arithmetic
+    integer = isinstance(arithmetic, Integer)
+    host = arithmetic.host_scale if isinstance(arithmetic, Integer) else {}
+    batch = frames.shape[1]
+    membranes: dict[str, Values] = {}
+    history: dict[str, list[Values]] = {layer.name: [] for layer in network.layers}
+    currents: dict[str, list[Values]] = {layer.name: [] for layer in network.layers}
+    active: dict[str, list[int]] = {}
+    outputs: list[Values] = []
+    for t in range(steps):
+        values: dict[str, Values] = {network.input: frames[t]}
+        for layer in network.layers:
+            work = np.float64 if integer and layer.name not in host else dtype
+            current: Values = np.zeros((batch, *layer.shape), work)
+            for synapse in layer.synapses:
+                current = current + through(synapse, values[synapse.source].astype(work))
+            if integer:
+                current = integer_current(network, layer, current)
+            if isinstance(layer.neuron, Sum):
+                value = current
+            else:
+                v = membranes.get(layer.name)
+                u, value, membranes[layer.name] = (
+                    _step_integer(layer, current, v)
+                    if integer
+                    else _step_float(network, layer, current, v)
+                )
+                active.setdefault(layer.name, []).append(
+                    int(np.count_nonzero((current != 0) | value))
+                )
+                if watch is not None:
+                    watch(layer.name, t, u)
+            values[layer.name] = value
+            history[layer.name].append(value)
+            if record.currents:
+                flat = current[: record.currents].reshape(-1, layer.size)
+                currents[layer.name].append(flat.astype(np.int32) if integer else flat)
+        outputs.append(values[network.output].reshape(batch, -1))
+    return _trace(network, frames, history, currents, active, outputs, record)
+
+
+def _trace(
+    network: Network,
+    frames: Values,
+    history: dict[str, list[Values]],
+    currents: dict[str, list[Values]],
+    active: dict[str, list[int]],
+    outputs: list[Values],
+    record: Record,
+) -> Trace:
+    integer = isinstance(network.contract.arithmetic, Integer)
+    fired = {network.input: np.count_nonzero(frames, axis=1).astype(np.int64)}
+    spikes = {}
+    for name, values in history.items():
+        stacked = np.stack(values)
+        fired[name] = np.count_nonzero(stacked, axis=1).astype(np.int64)
+        if stacked.dtype == bool:
+            spikes[name] = pack(stacked[:, : record.spikes])
+    kind = np.int32 if integer else outputs[0].dtype if outputs[0].dtype != bool else np.float32
+    return Trace(
+        np.stack(outputs).astype(kind),
+        fired,
+        spikes,
+        {name: np.stack(values) for name, values in currents.items() if values},
+        {name: np.array(counts, np.int64) for name, counts in active.items()},
+    )

@@ -1,0 +1,165 @@
+"""What a run did (Trace), what the trained module did (Witness), and spikes in packed form."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RequestError
+from ..files import write_file
+from .layers import Network, Shape
+
+Packed = NDArray[np.uint8]
+
+
+def pack(spikes: NDArray[Any]) -> Packed:
+    """Spikes (T, B, *shape), any type, non-zero fires, to bits (T, B, ceil(N/8)).
+
+    Neurons in C, H, W order, little-endian within a byte.
+    """
+    flat = spikes.reshape(*spikes.shape[:2], int(np.prod(spikes.shape[2:])))
+    return np.packbits(flat != 0, axis=-1, bitorder="little")
+
+
+def unpack(packed: Packed, shape: Shape) -> NDArray[np.uint8]:
+    """Bits (T, B, ceil(N/8)) to 0/1 (T, B, *shape)."""
+    n = int(np.prod(shape))
+    flat = np.unpackbits(packed, axis=-1, count=n, bitorder="little")
+    return flat.reshape(*packed.shape[:2], *shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What to keep of a batch besides outputs and counts: the spikes of the first ``spikes``
+    samples (None: of all) and the currents of the first ``currents``."""
+
+    spikes: int | None = None
+    currents: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What a run did.
+
+    outputs: (T, B, K), float32, or int32 of an integer network, per step.
+    fired: int64 (T, *shape) for the input and for every layer: in how many of the B samples the
+        element was non-zero (fired) at that step.
+    spikes: per spiking layer the bits (T, B', ceil(N/8)) of the first B' samples.
+    currents: per layer (T, B'', N), float32 or int32 (in membrane units), of the first B''.
+    active: per spiking layer int64 (T,), updates with a non-zero current or a spike, all samples;
+        None where the runtime does not know them.
+    """
+
+    outputs: NDArray[Any]
+    fired: dict[str, NDArray[np.int64]]
+    spikes: dict[str, Packed] = field(default_factory=dict)
+    currents: dict[str, NDArray[Any]] = field(default_factory=dict)
+    active: dict[str, NDArray[np.int64]] | None = None
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return int(self.outputs.shape[0])
+
+    @property
+    def samples(self) -> int:
+        """B."""
+        return int(self.outputs.shape[1])
+
+    def until(self, steps: int) -> Trace:
+        """The first ``steps`` steps: what a shorter run would have done."""
+        return Trace(
+            self.outputs[:steps],
+            {name: count[:steps] for name, count in self.fired.items()},
+            {name: bits[:steps] for name, bits in self.spikes.items()},
+            {name: values[:steps] for name, values in self.currents.items()},
+            None if self.active is None else {k: v[:steps] for k, v in self.active.items()},
+        )
+
+
+def join(traces: Sequence[Trace]) -> Trace:
+    """Traces of batches to the trace of all their samples, in order."""
+    first = traces[0]
+    active = None
+    if all(trace.active is not None for trace in traces):
+        active = {
+            name: np.sum([(t.active or {})[name] for t in traces], axis=0)
+            for name in first.active or {}
+        }
+    return Trace(
+        np.concatenate([t.outputs for t in traces], axis=1),
+        {name: np.sum([t.fired[name] for t in traces], axis=0) for name in first.fired},
+        {k: np.concatenate([t.spikes[k] for t in traces], axis=1) for k in first.spikes},
+        {k: np.concatenate([t.currents[k] for t in traces], axis=1) for k in first.currents},
+        active,
+    )
+
+
+def predictions(outputs: NDArray[Any]) -> NDArray[np.int64]:
+    """Class of each sample after each step: argmax of the running sum, (T, B, K) to (T, B).
+
+    Sums, not means, are compared: no division rounds. Floats are summed in float64.
+    """
+    wide = np.int64 if outputs.dtype.kind == "i" else np.float64
+    return np.argmax(np.cumsum(outputs, axis=0, dtype=wide), axis=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Witness:
+    """Test inputs with what the trained module did on them in evaluation.
+
+    inputs: (B, *input_shape) as stored (levels) ; labels: int64 (B,) ; indices: int64 (B,) in the
+    test set ; outputs: float32 (T, B, K) ; spikes: bits (T, B, ceil(N/8)) per spiking layer.
+    """
+
+    inputs: NDArray[Any]
+    labels: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    outputs: NDArray[np.float32]
+    spikes: dict[str, Packed]
+
+    def save(self, path: Path) -> None:
+        """Write ``witness.npz``, whole or not at all."""
+        arrays: dict[str, Any] = {
+            "inputs": self.inputs,
+            "labels": self.labels,
+            "indices": self.indices,
+            "outputs": self.outputs,
+            **{f"spikes.{name}": bits for name, bits in self.spikes.items()},
+        }
+
+        def write(beside: Path) -> None:
+            with beside.open("wb") as stream:
+                np.savez_compressed(stream, **arrays)
+
+        write_file(path, write)
+
+    @staticmethod
+    def load(path: Path) -> Witness:
+        """Read ``witness.npz``; RequestError (E_WITNESS) when it is not one."""
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                arrays = {name: data[name] for name in data.files}
+            spikes = {k[7:]: v for k, v in arrays.items() if k.startswith("spikes.")}
+            return Witness(
+                arrays["inputs"], arrays["labels"], arrays["indices"], arrays["outputs"], spikes
+            )
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise RequestError("E_WITNESS", f"{path}: not a readable witness ({error})") from error
+
+    def check(self, network: Network) -> None:
+        """Hold the witness against a network's layers; raises RequestError (E_WITNESS)."""
+        for layer in network.layers:
+            bits = self.spikes.get(layer.name)
+            if bits is not None and bits.shape[-1] != -(-layer.size // 8):
+                raise RequestError(
+                    "E_WITNESS",
+                    f"the witness holds {bits.shape[-1]} bytes per sample for layer "
+                    f"'{layer.name}', the network needs {-(-layer.size // 8)}",
+                )

@@ -1,0 +1,98 @@
+"""The run folder: what lies where, and which one is meant when none is named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import RequestError
+
+RUNS = Path("runs")
+"""Where `snnpipe train` puts its runs, below the current folder."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A run folder, or a bare network file.
+
+    ``network`` is the file that is the truth; ``folder`` holds or will hold artefacts and report.
+    """
+
+    network: Path
+    folder: Path
+    is_run: bool
+
+    @property
+    def name(self) -> str:
+        """How messages and the report call it."""
+        return self.folder.name if self.is_run else self.network.name
+
+    @property
+    def argument(self) -> Path:
+        """What a user types to name it."""
+        return self.folder if self.is_run else self.network
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe of a run."""
+        return self.folder / "recipe.toml"
+
+    @property
+    def history(self) -> Path:
+        """What training measured."""
+        return self.folder / "history.json"
+
+    @property
+    def folded(self) -> Path:
+        """The network with its normalisation folded, before it was snapped to the grid."""
+        return self.folder / "folded.nir"
+
+    @property
+    def witness(self) -> Path:
+        """What the trained module did on a few test inputs."""
+        return self.folder / "witness.npz"
+
+    def artefact(self, target: str) -> Path:
+        """Folder of one target's artefact."""
+        return self.folder / "artefacts" / target
+
+
+def new_run(name: str) -> Path:
+    """The first free ``runs/<name>``, ``runs/<name>-2``, …"""
+    path, number = RUNS / name, 1
+    while path.exists():
+        number += 1
+        path = RUNS / f"{name}-{number}"
+    return path
+
+
+def newest_run() -> Path:
+    """The run trained last; RequestError (E_RUN) when there is none."""
+    recipes = sorted(RUNS.glob("*/recipe.toml"), key=lambda path: path.stat().st_mtime_ns)
+    if not recipes:
+        raise RequestError(
+            "E_RUN",
+            f"there is no run below {RUNS}/; name a run folder or a .nir file, or train one: "
+            "snnpipe train recipes/digits.toml",
+        )
+    return recipes[-1].parent
+
+
+def place(argument: Path | None) -> Place:
+    """A command's RUN|FILE argument, None for the newest run; RequestError (E_RUN, E_FILE)."""
+    path = newest_run() if argument is None else argument
+    if path.is_dir():
+        if not (path / "recipe.toml").is_file() and not (path / "network.nir").is_file():
+            raise RequestError(
+                "E_RUN", f"{path} is no run: neither recipe.toml nor network.nir lies in it"
+            )
+        return Place(path / "network.nir", path, is_run=True)
+    if not path.exists():
+        raise RequestError("E_FILE", f"{path}: there is no such file or folder")
+    if path.suffix != ".nir":
+        raise RequestError(
+            "E_FILE",
+            f"{path}: a run folder or a .nir file is expected; this release opens other files "
+            "only as artefacts of the run they were exported into",
+        )
+    return Place(path, path.with_name(f"{path.stem}-artefacts"), is_run=False)

@@ -1,0 +1,358 @@
+"""The value that flows through a plain nn.Module under a learning rule.
+
+A module written in nn.Conv2d, nn.Linear, nn.BatchNorm, pooling, flatten, ``+`` and our neurons is
+called on a `Carried` in the place of a tensor. Torch hands every function of it to
+`Carried.__torch_function__`, which tells the value's `Treatment` what is to be done: nothing of the
+module is converted, hooked or remembered. A learning rule is a treatment; so is whatever wants to
+walk a module (an exporter learns its topology that way).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import RequestError
+from .operations import (
+    Affine,
+    AveragePool,
+    Convolution,
+    FixedMap,
+    Flatten,
+    LinearMap,
+    Norm,
+    Pair,
+    Reshape,
+    SumPool,
+)
+
+if TYPE_CHECKING:
+    from .modules import IF, LIF
+
+V = TypeVar("V")
+
+
+class Treatment(Protocol[V]):
+    """What is done to a carried value of type V; each method returns a new value.
+
+    Operations come as data (`operations`) with the module's own parameters in them, so that a
+    parameter's name can be found by identity. Axes count from the batch: time is not seen.
+    """
+
+    def example(self, value: V) -> Tensor:
+        """One step, (B, ...): for its shape, dtype and device only (it may be a meta tensor)."""
+        ...
+
+    def linear(self, value: V, operation: LinearMap) -> V:
+        """A convolution or a matrix product."""
+        ...
+
+    def normalise(self, value: V, norm: Norm) -> V:
+        """Batch normalisation of input currents."""
+        ...
+
+    def fire(self, value: V, module: LIF | IF) -> V:
+        """Currents to spikes; ``module.spiking`` holds the neuron's parameters."""
+        ...
+
+    def fixed(self, value: V, operation: FixedMap) -> V:
+        """A linear map without parameters: pooling, flatten, reshape."""
+        ...
+
+    def scale(self, value: V, factor: float | Tensor) -> V:
+        """Multiply by a number, or by a mask that broadcasts against (B, ...) (dropout)."""
+        ...
+
+    def add(self, a: V, b: V) -> V:
+        """Sum of two values."""
+        ...
+
+    def join(self, values: Sequence[V], axis: int) -> V:
+        """Concatenation along an axis of (B, ...), not the batch; may be negative."""
+        ...
+
+    def replace(self, value: V, function: Callable[[Tensor], Tensor], name: str) -> V:
+        """A function that is not linear, e.g. max pooling; ``name`` is torch's."""
+        ...
+
+
+def _refuse(name: str, why: str) -> NoReturn:
+    raise RequestError("E_MODEL", f"a spiking module cannot use '{name}': {why}")
+
+
+class Carried(Generic[V]):
+    """A value with its treatment. Behaves like a tensor (B, ...) as far as it is understood."""
+
+    __slots__ = ("treatment", "value")
+
+    def __init__(self, value: V, treatment: Treatment[V]) -> None:
+        self.value = value
+        self.treatment = treatment
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        function: Callable[..., Any],
+        types: Sequence[type],  # noqa: ARG003 - the protocol's signature
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        handler = _HANDLERS.get(function)
+        if handler is None:
+            known = ", ".join(sorted({f.__name__.strip("_") for f in _HANDLERS.values()}))
+            _refuse(getattr(function, "__name__", str(function)), f"it may use {known} and neurons")
+        return handler(*args, **(kwargs or {}))
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"'{name}' is not known of a value that flows through a spiking module: it has time, "
+            "and under some rules no single tensor"
+        )
+
+    @property
+    def shape(self) -> torch.Size:
+        """(B, ...), time not counted."""
+        return self.treatment.example(self.value).shape
+
+    def size(self, axis: int | None = None) -> Any:
+        """``shape``, or one entry of it."""
+        return self.shape if axis is None else self.shape[axis]
+
+    def dim(self) -> int:
+        """Number of axes, time not counted."""
+        return len(self.shape)
+
+    def fire(self, module: LIF | IF) -> Carried[V]:
+        """Currents to spikes through a neuron module."""
+        return self._with(self.treatment.fire(self.value, module))
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Carried[V]:
+        """As torch.flatten; the batch axis stays."""
+        return _flatten(self, start_dim, end_dim)
+
+    def reshape(self, *shape: Any) -> Carried[V]:
+        """As torch.reshape; the batch axis stays."""
+        return _reshape(self, *shape)
+
+    view = reshape
+
+    def _with(self, value: V) -> Carried[V]:
+        return Carried(value, self.treatment)
+
+    def __add__(self, other: Any) -> Carried[V]:
+        return _add(self, other)
+
+    def __sub__(self, other: Any) -> Carried[V]:
+        return _sub(self, other)
+
+    def __neg__(self) -> Carried[V]:
+        return _mul(self, -1.0)
+
+    def __mul__(self, factor: Any) -> Carried[V]:
+        return _mul(self, factor)
+
+    def __truediv__(self, divisor: Any) -> Carried[V]:
+        return _div(self, divisor)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+
+def _pair(value: Any) -> Pair:
+    if isinstance(value, int):
+        return (value, value)
+    first, *rest = value
+    return (int(first), int(rest[0] if rest else first))
+
+
+def _same_padding(weight: Tensor, dilation: Pair) -> Pair:
+    total = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    if total[0] % 2 or total[1] % 2:
+        _refuse("conv2d", "padding 'same' with an even kernel pads one side more than the other")
+    return (total[0] // 2, total[1] // 2)
+
+
+def _is_carried(name: str, *values: Any) -> None:
+    for value in values:
+        if not isinstance(value, Carried):
+            _refuse(name, f"one operand is a {type(value).__name__} that does not flow through it")
+
+
+def _conv2d(
+    input: Carried[V],
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Carried[V]:
+    _is_carried("conv2d", input)
+    if padding == "valid":
+        padding = 0
+    pad = _same_padding(weight, _pair(dilation)) if padding == "same" else _pair(padding)
+    operation = Convolution(weight, bias, _pair(stride), pad, _pair(dilation), groups)
+    return input._with(input.treatment.linear(input.value, operation))
+
+
+def _linear(input: Carried[V], weight: Tensor, bias: Tensor | None = None) -> Carried[V]:
+    _is_carried("linear", input)
+    return input._with(input.treatment.linear(input.value, Affine(weight, bias)))
+
+
+def _batch_norm(
+    input: Carried[V],
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Carried[V]:
+    norm = Norm(weight, bias, running_mean, running_var, training, momentum, eps)
+    return input._with(input.treatment.normalise(input.value, norm))
+
+
+def _avg_pool2d(
+    input: Carried[V],
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Carried[V]:
+    kernel, pad = _pair(kernel_size), _pair(padding)
+    step = _pair(stride) if stride not in (None, [], ()) else kernel
+    if ceil_mode:
+        _refuse("avg_pool2d", "ceil_mode makes windows of unequal size")
+    if not count_include_pad and pad != (0, 0):
+        _refuse("avg_pool2d", "count_include_pad=False makes windows of unequal weight")
+    if divisor_override not in (None, 1):
+        _refuse("avg_pool2d", f"divisor_override is {divisor_override}, expected None or 1 (sum)")
+    form = AveragePool if divisor_override is None else SumPool
+    return input._with(input.treatment.fixed(input.value, form(kernel, step, pad)))
+
+
+def _adaptive_avg_pool2d(input: Carried[V], output_size: Any) -> Carried[V]:
+    size, wanted = input.shape[2:], output_size
+    if isinstance(wanted, int):
+        wanted = (wanted, wanted)
+    goal = tuple(n if w is None else w for n, w in zip(size, wanted, strict=True))
+    if any(n % w for n, w in zip(size, goal, strict=True)):
+        _refuse("adaptive_avg_pool2d", f"{list(size)} does not divide evenly into {list(goal)}")
+    kernel = (size[0] // goal[0], size[1] // goal[1])
+    return input._with(input.treatment.fixed(input.value, AveragePool(kernel, kernel, (0, 0))))
+
+
+def _max_pool2d(input: Carried[V], *args: Any, **kwargs: Any) -> Carried[V]:
+    def pool(x: Tensor) -> Tensor:
+        return F.max_pool2d(x, *args, **kwargs)
+
+    return input._with(input.treatment.replace(input.value, pool, "max_pool2d"))
+
+
+def _relu(input: Carried[V], inplace: bool = False) -> Carried[V]:  # noqa: ARG001 - torch's name
+    return input._with(input.treatment.replace(input.value, torch.relu, "relu"))
+
+
+def _dropout(
+    input: Carried[V],
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,  # noqa: ARG001 - torch's name
+) -> Carried[V]:
+    if not training or p == 0.0:
+        return input
+    # One mask for all steps: a neuron is there or not, it does not flicker.
+    mask = F.dropout(torch.ones_like(input.treatment.example(input.value)), p)
+    return input._with(input.treatment.scale(input.value, mask))
+
+
+def _flatten(input: Carried[V], start_dim: int = 0, end_dim: int = -1) -> Carried[V]:
+    rank = input.dim()
+    start = start_dim if start_dim >= 0 else rank + start_dim
+    end = end_dim if end_dim >= 0 else rank + end_dim
+    if not 1 <= start <= end < rank:
+        _refuse("flatten", f"axes {start_dim} to {end_dim} of {rank}; the batch axis must stay")
+    # In the form that holds for any rank where it is one: "to the last axis" is -1.
+    operation = Flatten(start - 1, -1 if end == rank - 1 else end - 1)
+    return input._with(input.treatment.fixed(input.value, operation))
+
+
+def _reshape(input: Carried[V], *shape: Any) -> Carried[V]:
+    sizes: tuple[int, ...] = (
+        tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else tuple(shape)
+    )
+    batch, sample = input.shape[0], tuple(input.shape[1:])
+    if not sizes or (sizes[0] != batch and (sizes[0] != -1 or -1 in sizes[1:])):
+        _refuse("reshape", f"to {list(sizes)}; the first axis must stay the batch of {batch}")
+    wanted = tuple(torch.empty((1, *sample), device="meta").reshape(1, *sizes[1:]).shape[1:])
+    if len(wanted) == 1:
+        return _flatten(input, 1)
+    return input._with(input.treatment.fixed(input.value, Reshape(wanted)))
+
+
+def _add(input: Any, other: Any, *, alpha: float = 1.0) -> Any:
+    _is_carried("add", input, other)
+    b = other.value if alpha == 1 else other.treatment.scale(other.value, float(alpha))
+    return input._with(input.treatment.add(input.value, b))
+
+
+def _sub(input: Any, other: Any, *, alpha: float = 1.0) -> Any:
+    return _add(input, other, alpha=-alpha)
+
+
+def _mul(input: Any, other: Any) -> Any:
+    carried, factor = (input, other) if isinstance(input, Carried) else (other, input)
+    if not isinstance(factor, Real):
+        _refuse("mul", f"the factor is a {type(factor).__name__}, expected a number")
+    return carried._with(carried.treatment.scale(carried.value, float(factor)))
+
+
+def _div(input: Any, other: Any) -> Any:
+    if not isinstance(other, Real) or other == 0:
+        _refuse("div", f"the divisor is {other!r}, expected a number other than 0")
+    return _mul(input, 1.0 / float(other))
+
+
+def _neg(input: Carried[V]) -> Carried[V]:
+    return -input
+
+
+def _cat(tensors: Sequence[Carried[V]], dim: int = 0) -> Carried[V]:
+    _is_carried("cat", *tensors)
+    first = tensors[0]
+    if dim % first.dim() == 0:
+        _refuse("cat", "it would join batches")
+    return first._with(first.treatment.join([t.value for t in tensors], dim))
+
+
+_HANDLERS: dict[Callable[..., Any], Callable[..., Any]] = {
+    F.conv2d: _conv2d,
+    F.linear: _linear,
+    F.batch_norm: _batch_norm,
+    F.avg_pool2d: _avg_pool2d,
+    F.adaptive_avg_pool2d: _adaptive_avg_pool2d,
+    F.max_pool2d: _max_pool2d,
+    F.relu: _relu,
+    torch.relu: _relu,
+    F.dropout: _dropout,
+    torch.flatten: _flatten,
+    torch.reshape: _reshape,
+    torch.add: _add,
+    torch.sub: _sub,
+    torch.mul: _mul,
+    torch.div: _div,
+    torch.neg: _neg,
+    torch.cat: _cat,
+    Tensor.add: _add,
+    Tensor.sub: _sub,
+    Tensor.mul: _mul,
+}

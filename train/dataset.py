@@ -1,0 +1,55 @@
+"""What a data set is: labelled images as the levels they are stored in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Split = Literal["train", "test"]
+Examples = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""Images (N, C, H, W) in levels, and labels (N,)."""
+
+
+class DataSet(Protocol):
+    """A plug-in of kind ``data``.
+
+    ``shape`` is (C, H, W) of one image, ``levels`` the largest stored value, ``scale`` what one
+    level is worth in the network (a power of two; no mean or deviation is taken off).
+    """
+
+    @property
+    def name(self) -> str:
+        """The plug-in's name."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        ...
+
+    @property
+    def classes(self) -> int:
+        """Number of classes; labels are 0 .. classes - 1."""
+        ...
+
+    @property
+    def levels(self) -> int:
+        """The largest stored value."""
+        ...
+
+    @property
+    def scale(self) -> float:
+        """What one level is worth."""
+        ...
+
+    def load(self, folder: Path | None, split: Split) -> Examples:
+        """Images uint8 (N, C, H, W) and labels int64 (N,), in the order of the files.
+
+        ``folder`` is where the user keeps data, None to look where `fetch.find` looks. Raises
+        CouldNotRunError (E_DATA) when the files are not there, RequestError (E_DATA) when they are
+        not what they should be.
+        """
+        ...

@@ -1,0 +1,54 @@
+"""How frames enter a module and how its output leaves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import RequestError
+from .carried import Carried, Treatment, V
+
+
+def in_time(frames: Tensor, steps: int) -> Tensor:
+    """Frames as (1 or T, B, ...): 1 where the same frame is shown at every step.
+
+    ``frames``: (B, F) or (B, C, H, W), or the same with T in front. Raises RequestError (E_INPUT).
+    """
+    if steps < 1:
+        raise RequestError("E_INPUT", f"the number of steps is {steps}; expected 1 or more")
+    if frames.dim() in (2, 4):
+        return frames[None]
+    if frames.dim() not in (3, 5) or frames.shape[0] != steps:
+        raise RequestError(
+            "E_INPUT",
+            f"the frames have shape {list(frames.shape)}; expected (B, F) or (B, C, H, W), or the "
+            f"same with T = {steps} in front",
+        )
+    return frames
+
+
+def folded(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A stateless function over (T, B, ...), time folded into the batch."""
+    return function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def joined(parts: Sequence[Tensor], axis: int) -> Tensor:
+    """Concatenate (1 or T, B, ...) along an axis that counts from B."""
+    steps = max(part.shape[0] for part in parts)
+    shown = [part.expand(steps, *part.shape[1:]) for part in parts]
+    return torch.cat(shown, axis + 1 if axis >= 0 else axis)
+
+
+def through(model: nn.Module, value: V, treatment: Treatment[V]) -> V:
+    """Call a module on a carried value; RequestError (E_MODEL) when something else comes out."""
+    output = model(Carried(value, treatment))
+    if not isinstance(output, Carried):
+        raise RequestError(
+            "E_MODEL",
+            f"{type(model).__name__} returned a {type(output).__name__}; expected the value that "
+            "flowed through it",
+        )
+    found: V = output.value
+    return found

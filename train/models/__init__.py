@@ -1,0 +1,1 @@
+"""Network architectures to train, one file each."""

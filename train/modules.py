@@ -1,0 +1,106 @@
+"""The neurons that stand in a user's nn.Module, and sum pooling."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import RequestError
+from ..network.contract import Compare
+from .carried import Carried, V
+from .neuron import Spiking
+from .protocol import Surrogate
+from .surrogates.sigmoid import Sigmoid
+
+
+def _fire(x: Carried[V], module: LIF | IF) -> Carried[V]:
+    if not isinstance(x, Carried):
+        raise RequestError(
+            "E_MODEL",
+            f"{type(module).__name__} received a {type(x).__name__}; a spiking module is called "
+            "through a learning rule, e.g. Rate()(model, frames, steps=4)",
+        )
+    return x.fire(module)
+
+
+class LIF(nn.Module):
+    """Leaky integrate-and-fire neurons: u = decay*v + current; fire at the threshold; reset.
+
+    ``reset`` zero or subtract; ``compare`` gt fires at u > threshold, ge at u >= threshold;
+    ``detach_reset`` keeps the gradient out of the reset; ``surrogate`` stands for the spike's
+    derivative. Stateless: the membrane lives in the call. Raises RequestError (E_NEURON).
+    """
+
+    def __init__(
+        self,
+        decay: float = 0.25,
+        threshold: float = 1.0,
+        reset: Literal["zero", "subtract"] = "zero",
+        compare: Compare = "gt",
+        detach_reset: bool = True,
+        surrogate: Surrogate | None = None,
+    ) -> None:
+        super().__init__()
+        self.spiking = Spiking(
+            decay, threshold, reset, compare, detach_reset, surrogate or Sigmoid()
+        )
+
+    def forward(self, x: Carried[V]) -> Carried[V]:
+        """Input currents to spikes, both (B, ...) carried through time."""
+        return _fire(x, self)
+
+    def extra_repr(self) -> str:
+        """The parameters."""
+        return str(self.spiking)
+
+
+class IF(nn.Module):
+    """Integrate-and-fire neurons: as `LIF` without the leak (decay 1)."""
+
+    def __init__(
+        self,
+        threshold: float = 1.0,
+        reset: Literal["zero", "subtract"] = "zero",
+        compare: Compare = "gt",
+        detach_reset: bool = True,
+        surrogate: Surrogate | None = None,
+    ) -> None:
+        super().__init__()
+        self.spiking = Spiking(1.0, threshold, reset, compare, detach_reset, surrogate or Sigmoid())
+
+    def forward(self, x: Carried[V]) -> Carried[V]:
+        """Input currents to spikes, both (B, ...) carried through time."""
+        return _fire(x, self)
+
+    def extra_repr(self) -> str:
+        """The parameters."""
+        return str(self.spiking)
+
+
+class SumPool2d(nn.Module):
+    """Sum over windows of (B, C, H, W): pooling that keeps spikes whole numbers."""
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+    ) -> None:
+        super().__init__()
+        self.kernel_size, self.padding = kernel_size, padding
+        self.stride = kernel_size if stride is None else stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H', W')."""
+        return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding, divisor_override=1)
+
+    def extra_repr(self) -> str:
+        """The windows."""
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+def neurons(model: nn.Module) -> dict[str, LIF | IF]:
+    """The neuron modules of a model by path name, in the order they were registered."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, LIF | IF)}

@@ -1,0 +1,1 @@
+"""Whether the deployed network does what was trained, and at what cost."""

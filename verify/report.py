@@ -1,0 +1,228 @@
+"""Findings to one plain document: `report.json`, and what the page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..hardware.chip import load_chip
+from ..hardware.energy import energy
+from ..network.contract import Integer
+from ..network.fanout import synaptic_operations
+from ..network.layers import Network
+from ..network.neurons import Sum
+from ..network.nir_file import graph_sha256
+from ..network.trace import Trace, predictions
+from .chain import Arrow, Findings
+from .compare import Differences, First
+from .statistics import Accuracy, Paired, accuracy
+from .verdict import Outcome, Strength
+
+SCHEMA = 1
+PRICES = (("integer", "loihi1", None), ("float", "cmos45", "fp32"), ("float", "cmos45", "int8"))
+"""Which trace is priced by which chip file, in which number format."""
+
+MEANING = (
+    "PASSED means: on the samples named here, every runtime marked 'proven' emitted exactly the "
+    "spikes and outputs of the reference executor on network.nir, and its currents agreed bit for "
+    "bit on the probe. Where the certificate holds, every order of summation gives these values, "
+    "so batch size, thread count and library do not matter for any input in range. It does not "
+    "mean that a chip was used: the integer runtime is a bit-exact emulation of Loihi's arithmetic "
+    "on this CPU. Energy figures are estimates from published prices, not measurements. The arrows "
+    "'folded' and 'integer' change the network; there the change is counted, not excused."
+)
+
+
+def _accuracy(value: Accuracy | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    low, high = value.interval
+    return {
+        "correct": value.correct,
+        "n": value.n,
+        "share": value.share,
+        "low": low,
+        "high": high,
+    }
+
+
+def _paired(value: Paired | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    return {
+        **asdict(value),
+        "difference": value.difference,
+        "half_width": value.half_width,
+        "p_value": value.p_value,
+    }
+
+
+def _first(value: First | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    return {**asdict(value), "neuron": list(value.neuron), "sentence": value.sentence()}
+
+
+def _differences(network: Network, value: Differences | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    return {
+        "samples": value.samples,
+        "layers": [
+            {
+                "layer": layer.name,
+                "decisions": value.decisions.get(layer.name, 0),
+                "spikes": value.spikes.get(layer.name, 0),
+                "changed": value.changed.get(layer.name, 0),
+                "currents": value.currents_compared.get(layer.name, 0),
+                "currents_changed": value.currents_changed.get(layer.name, 0),
+            }
+            for layer in network.layers
+        ],
+        "outputs": value.outputs_compared,
+        "outputs_changed": value.outputs_changed,
+        "first": _first(value.first),
+    }
+
+
+def _arrow(network: Network, arrow: Arrow) -> dict[str, Any]:
+    return {
+        "from": arrow.source,
+        "to": arrow.target,
+        "strength": str(arrow.strength),
+        "verdict": str(arrow.verdict.outcome),
+        "sentence": arrow.verdict.sentence,
+        "accuracy": _accuracy(arrow.accuracy),
+        "paired": _paired(arrow.paired),
+        "differences": _differences(network, arrow.differences),
+        "replay": [{**asdict(layer), "first": _first(layer.first)} for layer in arrow.replay],
+    }
+
+
+def _network(network: Network) -> dict[str, Any]:
+    parameters = sum(
+        values.size
+        for _, _, operation in network.operations()
+        for values in (getattr(operation, "weight", None), getattr(operation, "bias", None))
+        if values is not None
+    )
+    return {
+        "graph_sha256": graph_sha256(network),
+        "steps": network.contract.steps,
+        "compare": network.contract.compare,
+        "reset": network.contract.reset,
+        "arithmetic": network.contract.arithmetic.kind,
+        "parameters": parameters,
+        "layers": [
+            {
+                "layer": layer.name,
+                "neuron": type(layer.neuron).__name__,
+                "shape": list(layer.shape),
+                "neurons": layer.size,
+                "from": [synapse.source for synapse in layer.synapses],
+            }
+            for layer in network.layers
+        ],
+    }
+
+
+def _spikes(network: Network, trace: Trace) -> int:
+    spiking = (layer.name for layer in network.layers if not isinstance(layer.neuron, Sum))
+    return sum(int(trace.fired[name].sum()) for name in spiking)
+
+
+def _step(findings: Findings, name: str, steps: int) -> dict[str, Any]:
+    """What a run of only ``steps`` steps would have shown: a prefix of the trace."""
+    network, labels = findings.networks[name], findings.request.labels
+    trace = findings.traces[name].until(steps)
+    operations = synaptic_operations(network, trace.fired)
+    synops = sum(int(np.sum(layer.synops)) for layer in operations.values())
+    prices = {
+        _price_name(chip, number): energy(
+            network, trace, load_chip(chip), number_format=number
+        ).to_dict()
+        for priced, chip, number in PRICES
+        if priced == name
+    }
+    return {
+        "network": name,
+        "steps": steps,
+        "accuracy": _accuracy(accuracy(predictions(trace.outputs)[-1], labels)),
+        "spikes_per_sample": _spikes(network, trace) / trace.samples,
+        "synops_per_sample": synops / trace.samples,
+        "energy": prices,
+    }
+
+
+def _price_name(chip: str, number: str | None) -> str:
+    return chip if number is None else f"{chip} {number}"
+
+
+def _rates(findings: Findings) -> list[dict[str, Any]]:
+    """Mean firing rate per layer and step, of the float network and of the integer one."""
+    rows = []
+    for name, network in findings.networks.items():
+        trace = findings.traces[name]
+        for layer in network.layers:
+            if not isinstance(layer.neuron, Sum):
+                fired = trace.fired[layer.name].reshape(trace.steps, -1).sum(axis=1)
+                rate = fired / (trace.samples * layer.size)
+                rows.append({"network": name, "layer": layer.name, "rate": rate.tolist()})
+    return rows
+
+
+def _sentence(findings: Findings, name: str) -> str:
+    arrows = findings.arrows
+    failed = [arrow for arrow in arrows if arrow.verdict.outcome is Outcome.FAILED]
+    if failed:
+        arrow = failed[0]
+        return f"{name}: {arrow.source} to {arrow.target} failed: {arrow.verdict.sentence}"
+    stuck = [arrow for arrow in arrows if arrow.verdict.outcome is Outcome.COULD_NOT_RUN]
+    if stuck:
+        arrow = stuck[0]
+        return f"{name}: {arrow.target} could not run: {arrow.verdict.sentence}"
+    proven = [arrow.target for arrow in arrows if arrow.strength is Strength.PROVEN]
+    n = len(findings.request.labels)
+    what = f"{', '.join(proven)} emit exactly the exported network's spikes" if proven else ""
+    return f"{name}: {what or 'nothing differs'} on {n:,} samples"
+
+
+def report(findings: Findings, name: str, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The whole report as plain values; the same findings give the same document.
+
+    ``name`` says what was verified; ``facts`` are added under ``facts`` (versions, data set).
+    """
+    network = findings.request.network
+    integer = findings.networks.get("integer")
+    arithmetic = integer.contract.arithmetic if integer is not None else None
+    return {
+        "schema": SCHEMA,
+        "snnpipe": __version__,
+        "name": name,
+        "verdict": str(findings.outcome),
+        "sentence": _sentence(findings, name),
+        "meaning": MEANING,
+        "samples": len(findings.request.labels),
+        "trained_accuracy": _accuracy(findings.request.trained),
+        "network": _network(network),
+        "integer": None
+        if integer is None or not isinstance(arithmetic, Integer)
+        else {
+            **_network(integer),
+            "weight_bits": arithmetic.weight_bits,
+            "host_layers": sorted(arithmetic.host_scale),
+        },
+        "chain": [_arrow(network, arrow) for arrow in findings.arrows],
+        "certificate": [layer.to_dict() for layer in findings.certificate],
+        "by_steps": [
+            _step(findings, which, steps)
+            for which in findings.networks
+            for steps in range(1, findings.traces[which].steps + 1)
+        ],
+        "rates": _rates(findings),
+        "facts": dict(facts or {}),
+    }

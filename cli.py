@@ -116,13 +116,13 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="snnpipe")
 def cli() -> None:
-    r"""Train spiking networks, export them, and prove that what runs is what was trained.
+    """Train spiking networks, export them, and prove that what runs is what was trained.
 
     \b
     snnpipe train recipes/digits.toml      a run folder below runs/
     snnpipe export --target nir,onnx,lava  its forms for CPU, ONNX and Loihi
     snnpipe verify                         the verdict, and report.html
-    """
+    """  # noqa: D301 - \b keeps click from wrapping the lines below it
 
 
 @cli.command()
@@ -146,13 +146,13 @@ def train(
     if (folder / "recipe.toml").exists():
         raise RequestError("E_RUN", f"{folder} holds a run already; name another with --out")
     try:
-        from .train.fit import train_run
+        from .train.run import train_run
     except ModuleNotFoundError as error:
         raise _missing(error, "train") from error
     summary = train_run(settings, data_folder, folder)
     if as_json:
         answer({"run": str(folder), **summary})
-    say(f"{folder}: {_trained(summary)}")
+    say(f"{folder}: {_trained(summary, settings.train.steps)}")
     say(f"next: snnpipe export {folder} --target {','.join(TARGETS)}")
 
 
@@ -163,12 +163,12 @@ def _missing(error: ModuleNotFoundError, extra: str) -> CouldNotRunError:
     )
 
 
-def _trained(summary: Mapping[str, Any]) -> str:
+def _trained(summary: Mapping[str, Any], steps: int) -> str:
     last, best = summary["test"]["last"], summary["test"]["best"]
     return (
-        f"test accuracy {100 * last['correct'] / last['n']:.2f} % at T = {summary['steps']} "
+        f"test accuracy {100 * last['correct'] / last['n']:.2f} % at T = {steps} "
         f"(last epoch, n = {last['n']:,}); {100 * best['correct'] / best['n']:.2f} % for epoch "
-        f"{best['epoch']}, the best by validation"
+        f"{summary['best_epoch']}, the best by validation"
     )
 
 
@@ -182,22 +182,21 @@ def export(
     run: Path | None, targets: str, out: Path | None, semantics: str | None, as_json: bool
 ) -> None:
     """Write a trained network for other runtimes: NIR, ONNX, Loihi integers."""
+    from . import commands
     from .export.write import write_targets
     from .network.nir_file import read_network
 
     names = _names(targets, TARGETS, "targets")
     where = runs.place(run)
     recipe = None
-    folder = out or where.artefact("").parent
+    folder = out or where.artefacts
     if where.is_run and (where.folder / "model.safetensors").is_file():
         try:
-            from .export.lift import export_network
+            from .export import lift  # noqa: F401 - to say in time what is missing
         except ModuleNotFoundError as error:
             raise _missing(error, "train") from error
-        export_network(where)
+        commands.lift_run(where)
         recipe = where.recipe
-    elif not where.is_run and out is None:
-        folder = where.folder
     network = read_network(where.network, semantics)
     written = write_targets(network, names, folder, recipe)
     if as_json:

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import plugins
+from . import __version__, plugins
 from .deploy.protocol import Runtime, Session
 from .errors import CouldNotRunError, RequestError
 from .files import read_manifest, write_file
 from .network.check import check
 from .network.contract import Integer
+from .network.grid import snap
 from .network.layers import Network
 from .network.neurons import Sum
-from .network.nir_file import graph_sha256, read_network
+from .network.nir_file import graph_sha256, read_network, write_network
 from .network.trace import Trace, Witness, predictions
 from .runs import Place
 from .verify.chain import Opened, Request
@@ -42,6 +43,24 @@ class TestSet:
     source: str
 
 
+def lift_run(where: Place) -> None:
+    """Write a run's ``folded.nir`` and, snapped to the grid, its ``network.nir``."""
+    from .export.lift import Setting, lift
+    from .train.checkpoint import load_run
+
+    model, recipe = load_run(where.folder)
+    data = plugins.load("data", recipe.data.name)
+    setting = Setting(
+        data.shape, recipe.train.steps, data.scale, data.levels, f"snnpipe {__version__}"
+    )
+    folded = lift(model, setting)
+    check(folded, "float")
+    network = snap(folded)
+    check(network, "float")
+    write_network(folded, where.folded)
+    write_network(network, where.network)
+
+
 def _artefact(where: Place, target: str, network: Network) -> Path | None:
     """A target's folder, its hashes checked and held against the network it was written from."""
     folder = where.artefact(target)
@@ -50,8 +69,7 @@ def _artefact(where: Place, target: str, network: Network) -> Path | None:
     if not folder.is_dir():
         raise CouldNotRunError(
             "E_ARTEFACT",
-            f"{folder} is not there: snnpipe export {where.argument} "
-            f"--target {target}",
+            f"{folder} is not there: snnpipe export {where.argument} --target {target}",
         )
     found = read_manifest(folder).get("graph_sha256")
     if found != graph_sha256(network):

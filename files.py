@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +49,11 @@ def _unwritable(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _beside(path: Path) -> Path:
+    """An unused hidden name in the same folder; unlike tempfile's, it gets the user's umask."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+
+
 def write_file(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a file beside ``path``, then put it in place in one step.
 
@@ -56,9 +61,8 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
     """
     with _unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        beside = Path(name)
+        beside = _beside(path)
+        beside.touch(exist_ok=False)
         try:
             write(beside)
             _sync(beside)
@@ -79,7 +83,8 @@ def write_folder(path: Path, write: Callable[[Path], None]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_dir():
             raise CouldNotRunError("E_WRITE", f"cannot write {path}: a file is in the way")
-        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        beside = _beside(path)
+        beside.mkdir()
         old = beside.with_name(beside.name + ".old")
         try:
             write(beside)

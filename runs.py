@@ -52,9 +52,14 @@ class Place:
         """What the trained module did on a few test inputs."""
         return self.folder / "witness.npz"
 
+    @property
+    def artefacts(self) -> Path:
+        """Folder of all artefacts."""
+        return self.folder / "artefacts" if self.is_run else self.folder
+
     def artefact(self, target: str) -> Path:
         """Folder of one target's artefact."""
-        return self.folder / "artefacts" / target
+        return self.artefacts / target
 
 
 def new_run(name: str) -> Path:

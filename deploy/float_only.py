@@ -13,7 +13,7 @@ def refuse_integers_and_delays(network: Network, runtime: str) -> None:
         raise RequestError(
             "E_UNSUPPORTED",
             f"runtime '{runtime}' computes in float32, this network is in integer arithmetic "
-            f"({network.contract.arithmetic.weight_bits}-bit weights); take a runtime for integers",
+            f"({network.contract.arithmetic.weight_bits}-bit weights); run it with 'loihi'",
         )
     earlier = {network.input}
     for layer in network.layers:

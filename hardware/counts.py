@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +79,7 @@ class RunCounts:
 
 
 def is_constant(network: Network, trace: Trace) -> bool:
-    """Whether every step shows the input layer the same frame."""
+    """Whether every step shows the same frame: the contract says so and no count denies it."""
     counts = trace.fired[network.input]
     return network.contract.input_coding == "direct" and bool((counts == counts[:1]).all())
 
@@ -114,7 +114,12 @@ def first_layer_of(
         )
     if asked is None:
         return "per_step" if default == "once" and not constant else default
-    return asked  # type: ignore[return-value]  # one of the three words, checked above
+    return cast(FirstLayer, asked)
+
+
+def _first(mac: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Only the first step that does anything: later ones reuse its result."""
+    return np.where(np.cumsum(mac > 0) * (mac > 0) == 1, mac, 0)
 
 
 def _on_chip(
@@ -127,12 +132,11 @@ def _on_chip(
     if from_input and first_layer == "host":
         return np.zeros_like(ac), np.zeros_like(mac)
     if from_input and first_layer == "once":
-        later = np.arange(len(mac)) > np.flatnonzero(mac).min(initial=len(mac))
-        mac = np.where(later, 0, mac)
+        mac = _first(mac)
     return ac, mac
 
 
-def _active(network: Network, layer: Layer, trace: Trace) -> int | None:
+def _active(layer: Layer, trace: Trace) -> int | None:
     if trace.active is None:
         return None
     if layer.name in trace.active:
@@ -165,7 +169,7 @@ def _layer(
         ac=made[0],
         mac=made[1],
         updates=layer.size * trace.steps * samples if updated else 0,
-        active=_active(network, layer, trace) if updated else 0,
+        active=_active(layer, trace) if updated else 0,
         messages=sent if spiking else 0,
         graded_messages=0 if spiking else sent,
     )
@@ -184,8 +188,7 @@ def _host(
     host_mac = values_in = spikes_in = 0
     if first_layer == "host":
         made = [c.operations.mac_dense if zeros == "count" else c.operations.mac_nz for c in fed]
-        steps = slice(None) if frames > 1 else slice(0, 1)
-        host_mac = sum(int(mac[mac > 0][steps].sum()) for mac in made)
+        host_mac = sum(int((_first(mac) if frames == 1 else mac).sum()) for mac in made)
         names = {count.layer for count in fed}
         values_in = sum(network.layer(name).size for name in names) * frames * samples
     if first_layer == "none":

@@ -7,7 +7,7 @@ most ``block`` synapses behind a header, rounded up to words; convolutions are u
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,6 +143,8 @@ def one_layer_per_core(
     arithmetic = network.contract.arithmetic
     bits = arithmetic.weight_bits if isinstance(arithmetic, Integer) else DEFAULT_WEIGHT_BITS
     limits, form = chip.limits, chip.syn_format
+    if limits.conv_sharing:  # unrolled lists say nothing about a chip that shares kernels
+        limits = replace(limits, axons_in=None, syn_bits_per_core=None)
     cores, unmapped = [], []
     for layer in network.layers:
         core = _core(network, layer, counts, host_input, bits, form)

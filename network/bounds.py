@@ -118,3 +118,13 @@ def term_sums(network: Network) -> dict[str, Bounds]:
         found[layer.name] = (p[0], n[0])
         sources[layer.name] = emitted(network, layer, found[layer.name])
     return found
+
+
+def bias_sums(network: Network, layer: Layer) -> Bounds:
+    """The share of the biases in a layer's `term_sums`: (P, N) with silent sources."""
+    p, n = np.zeros((1, *layer.shape)), np.zeros((1, *layer.shape))
+    for synapse in layer.synapses:
+        silent = np.zeros((1, *network.shape_of(synapse.source)))
+        more_p, more_n = through_synapse(synapse, (silent, silent))
+        p, n = p + more_p, n + more_n
+    return p[0], n[0]

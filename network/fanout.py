@@ -34,7 +34,8 @@ def _taps(size: int, kernel: int, stride: int, padding: int, dilation: int) -> M
     windows = window_count(size, kernel, stride, padding, dilation)
     tap = np.arange(kernel)[:, None, None] * dilation
     element = np.arange(size)[None, :, None] + padding
-    return np.equal(element, np.arange(windows)[None, None, :] * stride + tap)
+    hit: Mask = np.equal(element, np.arange(windows)[None, None, :] * stride + tap)
+    return hit
 
 
 def _axis_reach(chain: Sequence[Operation], axis: int, size: int) -> Mask:
@@ -55,7 +56,7 @@ def _axis_reach(chain: Sequence[Operation], axis: int, size: int) -> Mask:
             reach.shape[1], kernel, operation.stride[axis], operation.padding[axis], dilation
         )
         if not isinstance(operation, Conv):
-            taps = taps.any(axis=0, keepdims=True)
+            taps = np.asarray(taps.any(axis=0))[None]
         paths = np.einsum("epa,kpt->etak", reach.astype(np.int64), taps.astype(np.int64))
         reach = paths.reshape(*paths.shape[:2], -1).astype(bool)
     return reach
@@ -74,7 +75,7 @@ def _patterns(reach: Mask) -> tuple[Mask, Counts]:
 
 def _support(operation: Dense | Conv, nonzero: bool) -> Mask:
     """Which entries of a weight count as synapses."""
-    support: Mask = operation.weight != 0
+    support = operation.weight.astype(bool)
     return support if nonzero else np.ones_like(support)
 
 

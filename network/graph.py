@@ -53,7 +53,7 @@ def graph_hash(graph: RawGraph) -> str:
     digest = hashlib.sha256()
     for name in sorted(graph.nodes):
         node = graph.nodes[name]
-        arrays = [(key, np.ascontiguousarray(node.params[key])) for key in sorted(node.params)]
+        arrays = [(key, np.asarray(node.params[key], order="C")) for key in sorted(node.params)]
         head = [[key, values.dtype.str, list(values.shape)] for key, values in arrays]
         digest.update(canonical_json([name, node.type, head]).encode())
         for _, values in arrays:

@@ -137,7 +137,7 @@ def _pair(low: int) -> Field:
             )
         if int(numbers.min()) < low or int(numbers.max()) > high:
             raise RequestError("E_VALUE", f"is {numbers.tolist()}; expected {low} to {high}")
-        return np.ascontiguousarray(np.broadcast_to(numbers, (2,)))
+        return np.array(np.broadcast_to(numbers, (2,)))
 
     return parse
 
@@ -244,9 +244,9 @@ def compress(values: Array) -> NDArray[np.float32]:
     """A parameter at full shape to one value, one per channel (C, 1, 1), or as it is; float32."""
     full = values.astype(np.float32)
     if (full == full.flat[0]).all():
-        return np.ascontiguousarray(full.flat[0].reshape(()))
+        return np.asarray(full.flat[0])
     first = full[(slice(None), *(slice(0, 1) for _ in full.shape[1:]))]
-    return np.ascontiguousarray(first if (full == first).all() else full)
+    return np.array(first if (full == first).all() else full)
 
 
 def _gain_is_one(gain: Array, formula: str) -> None:
@@ -350,7 +350,7 @@ REFUSED: Mapping[str, str] = {
 
 
 def _little(value: Any, dtype: str) -> Array:
-    return np.ascontiguousarray(np.asarray(value, dtype))
+    return np.asarray(value, dtype, order="C")
 
 
 def port_node(kind: str, shape: Shape) -> Node:

@@ -98,7 +98,7 @@ class Carried(Generic[V]):
     def __torch_function__(
         cls,
         function: Callable[..., Any],
-        types: Sequence[type],  # noqa: ARG003 - the protocol's signature
+        types: Sequence[type],
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
@@ -253,7 +253,8 @@ def _adaptive_avg_pool2d(input: Carried[V], output_size: Any) -> Carried[V]:
 
 def _max_pool2d(input: Carried[V], *args: Any, **kwargs: Any) -> Carried[V]:
     def pool(x: Tensor) -> Tensor:
-        return F.max_pool2d(x, *args, **kwargs)
+        pooled: Tensor = F.max_pool2d(x, *args, **kwargs)
+        return pooled
 
     return input._with(input.treatment.replace(input.value, pool, "max_pool2d"))
 
@@ -299,24 +300,24 @@ def _reshape(input: Carried[V], *shape: Any) -> Carried[V]:
     return input._with(input.treatment.fixed(input.value, Reshape(wanted)))
 
 
-def _add(input: Any, other: Any, *, alpha: float = 1.0) -> Any:
+def _add(input: Any, other: Any, *, alpha: float = 1.0) -> Carried[Any]:
     _is_carried("add", input, other)
     b = other.value if alpha == 1 else other.treatment.scale(other.value, float(alpha))
     return input._with(input.treatment.add(input.value, b))
 
 
-def _sub(input: Any, other: Any, *, alpha: float = 1.0) -> Any:
+def _sub(input: Any, other: Any, *, alpha: float = 1.0) -> Carried[Any]:
     return _add(input, other, alpha=-alpha)
 
 
-def _mul(input: Any, other: Any) -> Any:
+def _mul(input: Any, other: Any) -> Carried[Any]:
     carried, factor = (input, other) if isinstance(input, Carried) else (other, input)
     if not isinstance(factor, Real):
         _refuse("mul", f"the factor is a {type(factor).__name__}, expected a number")
     return carried._with(carried.treatment.scale(carried.value, float(factor)))
 
 
-def _div(input: Any, other: Any) -> Any:
+def _div(input: Any, other: Any) -> Carried[Any]:
     if not isinstance(other, Real) or other == 0:
         _refuse("div", f"the divisor is {other!r}, expected a number other than 0")
     return _mul(input, 1.0 / float(other))

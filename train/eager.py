@@ -29,7 +29,7 @@ class _Decide(torch.autograd.Function):
         return spike.to(u.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         u, threshold = ctx.saved_tensors
         return gradient * ctx.surrogate(u - threshold), None, None
 

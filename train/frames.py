@@ -31,7 +31,13 @@ def in_time(frames: Tensor, steps: int) -> Tensor:
 
 def folded(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """A stateless function over (T, B, ...), time folded into the batch."""
-    return function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    return unfolded(function(x.flatten(0, 1)), x.shape[0])
+
+
+def unfolded(x: Tensor, steps: int) -> Tensor:
+    """(T * B, ...) to (T, B, ...), a view in any memory format."""
+    size = x.shape[0] // steps
+    return x.view(steps, size, *x.shape[1:])
 
 
 def joined(parts: Sequence[Tensor], axis: int) -> Tensor:

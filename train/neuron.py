@@ -1,7 +1,7 @@
 """A population of neurons under training: what it fires, and how that answers to its current.
 
-Two faces, each in a fused CPU kernel and in plain torch with equal results: `unrolled` keeps a graph
-through time, `stream` keeps none and returns the eligibility that replaces it.
+Two faces, each in a fused CPU kernel and in plain torch with equal results: `unrolled` keeps a
+graph through time, `stream` keeps none and returns the eligibility that replaces it.
 """
 
 from __future__ import annotations

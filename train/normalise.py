@@ -7,6 +7,9 @@ running variance, which is set right.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,8 +23,8 @@ def _values_per_channel(x: Tensor) -> int:
     return x.numel() // x.shape[1]
 
 
-def _refuse_single(x: Tensor, copies: int) -> None:
-    if _values_per_channel(x) * copies < 2:
+def _refuse_single(x: Tensor) -> None:
+    if _values_per_channel(x) < 2:
         raise RequestError(
             "E_BATCH",
             f"batch normalisation in training received one value per channel (shape "
@@ -29,33 +32,32 @@ def _refuse_single(x: Tensor, copies: int) -> None:
         )
 
 
-class _CopiedVariance:
-    """Lets a running variance move as if each of n values had been seen ``copies`` times."""
+@contextmanager
+def _moving(norm: Norm, x: Tensor, copies: int) -> Iterator[Norm]:
+    """``norm`` for one pass over ``x`` in which each of its n values stands for ``copies``.
 
-    def __init__(self, norm: Norm, x: Tensor, copies: int) -> None:
-        moves = norm.training and norm.running_var is not None and copies > 1
-        self._variance = norm.running_var if moves else None
-        if self._variance is not None:
-            n, many = _values_per_channel(x), _values_per_channel(x) * copies
-            self._before = self._variance.clone() * (1.0 - norm.momentum)
-            self._factor = (n - 1) / n * (many / (many - 1))
-
-    @torch.no_grad()
-    def settle(self) -> None:
-        """Correct the variance that torch has just moved."""
-        if self._variance is not None:
-            moved = self._variance - self._before
-            self._variance.copy_(self._before + moved * self._factor)
+    Torch moves the running variance by the batch's with the divisor n - 1; what was seen is
+    n * copies values. The real variance is written afterwards, its stand-in may be in a graph.
+    """
+    real = norm.running_var
+    if not norm.training or real is None or copies == 1:
+        yield norm
+        return
+    n = _values_per_channel(x)
+    stand_in = real.clone()
+    yield replace(norm, running_var=stand_in)
+    with torch.no_grad():
+        kept = real * (1.0 - norm.momentum)
+        divisor = (n - 1) / n * (n * copies / (n * copies - 1))
+        real.copy_(kept + (stand_in - kept) * divisor)
 
 
 def unrolled(x: Tensor, norm: Norm, copies: int) -> Tensor:
     """(N, C, ...) normalised, N = time and batch folded; each value stands for ``copies``."""
     if norm.training:
-        _refuse_single(x, 1)
-    variance = _CopiedVariance(norm, x, copies)
-    y = norm(x)
-    variance.settle()
-    return y
+        _refuse_single(x)
+    with _moving(norm, x, copies) as told:
+        return told(x)
 
 
 class _OfRate(torch.autograd.Function):
@@ -78,7 +80,7 @@ class _OfRate(torch.autograd.Function):
         return torch.addcmul(offset.view(view), rate, slope.view(view))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rate, weight, mean, inverse = ctx.saved_tensors
         to_rate, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
             gradient, rate, weight, None, None, mean, inverse, True, ctx.eps,
@@ -93,14 +95,12 @@ def paired(spikes: Tensor, rate: Tensor, norm: Norm, copies: int) -> tuple[Tenso
         with torch.no_grad():
             stream = norm(spikes)
         return stream, norm(rate)
-    _refuse_single(spikes, 1)
-    variance = _CopiedVariance(norm, spikes, copies)
-    with torch.no_grad():
+    _refuse_single(spikes)
+    with _moving(norm, spikes, copies) as told, torch.no_grad():
         stream, mean, inverse = torch.native_batch_norm(
-            spikes, norm.weight, norm.bias, norm.running_mean, norm.running_var,
-            True, norm.momentum, norm.eps,
+            spikes, told.weight, told.bias, told.running_mean, told.running_var,
+            True, told.momentum, told.eps,
         )  # fmt: skip
-    variance.settle()
     normalised: Tensor = _OfRate.apply(  # type: ignore[no-untyped-call]
         rate, norm.weight, norm.bias, mean, inverse, norm.eps
     )

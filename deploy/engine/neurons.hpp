@@ -65,11 +65,11 @@ SNNPIPE_INLINE uint64_t step(const Neurons<float>& neurons, std::size_t pixel, s
 // x * factor / 4096 rounded toward zero, 0 <= factor <= 4096, |x| <= 2^30, in 32 bits: with
 // |x| = 4096 h + l both h * factor and l * factor fit, and the first has no fraction.
 template <class Vector>
-SNNPIPE_INLINE Vector decayed(const Vector& x, const Vector& factor) {
+SNNPIPE_INLINE void decay(Vector& x, const Vector& factor) {
   const Vector sign = x >> 31;
   const Vector size = (x ^ sign) - sign;
-  const Vector scaled = (size >> 12) * factor + (((size & 4095) * factor) >> 12);
-  return (scaled ^ sign) - sign;
+  x = (size >> 12) * factor + (((size & 4095) * factor) >> 12);
+  x = (x ^ sign) - sign;
 }
 
 // Loihi. 32 bits hold every value because the plan bounds the sums: |64 * sum| <= 2^30 without a
@@ -93,11 +93,17 @@ SNNPIPE_INLINE uint64_t step(const Neurons<int32_t>& neurons, std::size_t pixel,
 #pragma GCC unroll 16
   for (int j = 0; j < Lanes<int32_t, W>::kCount; ++j) {
     Values u = total[j] * 64;
-    if (neurons.current_decays) u += decayed(held[j], memory[j]);
+    if (neurons.current_decays) {
+      Values before = held[j];
+      decay(before, memory[j]);
+      u += before;
+    }
     u += ((u > kWrap) & -2 * kWrap) | ((u <= -kWrap) & 2 * kWrap);
     held[j] = u;
     const Values whole = u + bias[j] + injected[j];
-    Values v = decayed(membrane[j], factor[j]) + whole;
+    Values v = membrane[j];
+    decay(v, factor[j]);
+    v += whole;
     v = v > kMost ? Values{} + kMost : v;
     v = v < -kMost ? Values{} - kMost : v;
     const Values spike = v > threshold[j];

@@ -25,7 +25,7 @@ std::string text(const std::vector<std::size_t>& shape) {
   return out + ")";
 }
 
-std::string text(const Shape& s) { return text({s.channels, s.height, s.width}); }
+std::string text(const Shape& s) { return text(std::vector<std::size_t>{s.channels, s.height, s.width}); }
 
 void check_shape(const Shape& shape) {
   for (std::size_t axis : {shape.channels, shape.height, shape.width}) {

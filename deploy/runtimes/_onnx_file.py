@@ -5,6 +5,7 @@ Nothing outside the file is read, and nothing but a short list of operators gets
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,11 +15,14 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from ...errors import RequestError
+from ...network.graph import graph_sha256
 from ...network.layers import Layer, Network, Shape
 from ...network.neurons import Sum
 
 DOMAIN = "snnpipe"
 MAX_BYTES = 2**31 - 1
+MAX_VALUES = 2**27
+"""Numbers in one value of one sample."""
 MAP = frozenset({"Conv", "Gemm", "Add", "Div", "Reshape", "Identity"})
 """Operators between the layers."""
 STEP = frozenset({"Add", "Sub", "Mul", "Greater", "GreaterOrEqual", "Cast"})
@@ -49,9 +53,15 @@ def read_step_model(path: Path, network: Network) -> onnx.ModelProto:
     _open_up(model, network, path)
     try:
         onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    except (
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+        UnicodeDecodeError,  # a damaged name, met while onnx words its refusal
+    ) as error:
         reason = str(error).strip().partition("\n")[0]
         raise _wrong(path, f"it is not a valid graph of this network: {reason}") from error
+    _check_sizes(inferred, path)
     return model
 
 
@@ -84,6 +94,8 @@ def _check_metadata(model: onnx.ModelProto, network: Network, path: Path) -> Non
         )
     if metadata.get("snnpipe.contract") != network.contract.to_json():
         raise _wrong(path, "its contract is not the network's; export it again")
+    if metadata.get("snnpipe.graph_sha256") != graph_sha256(network):
+        raise _wrong(path, "it was written for another network; export it again")
 
 
 def _check_operators(model: onnx.ModelProto, path: Path) -> None:
@@ -143,7 +155,7 @@ def _open_up(model: onnx.ModelProto, network: Network, path: Path) -> None:
         if [value.name for value in found] != list(expected):
             raise _wrong(
                 path,
-                f"its ends are {', '.join(value.name for value in found)}; this network's are "
+                f"its ends are {', '.join(str(value.name) for value in found)}; this network's are "
                 f"{', '.join(expected)}",
             )
     for layer in network.layers:
@@ -156,6 +168,16 @@ def _open_up(model: onnx.ModelProto, network: Network, path: Path) -> None:
     ):
         del field[:]
         field.extend(values)
+
+
+def _check_sizes(model: onnx.ModelProto, path: Path) -> None:
+    """A short file can ask for much memory, by the padding of a convolution for one."""
+    for value in model.graph.value_info:
+        size = math.prod(axis.dim_value for axis in value.type.tensor_type.shape.dim[1:])
+        if size > MAX_VALUES:
+            raise _wrong(
+                path, f"the value '{value.name}' holds {size} numbers, at most {MAX_VALUES} may be"
+            )
 
 
 def _info(name: str, shape: Shape) -> onnx.ValueInfoProto:

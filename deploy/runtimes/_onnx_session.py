@@ -18,8 +18,17 @@ from ...network.trace import Record, Trace
 from ..recording import Recorder, run_in_parts, samples_at_once
 from ._onnx_file import current_of, value_of
 
-QUIET = 3
-"""Log errors only: onnxruntime's warnings name nothing a user could change."""
+QUIET = 4
+"""Log nothing but the end of the process: what else goes wrong comes as an exception."""
+ERRORS = (
+    state.Fail,
+    state.InvalidArgument,
+    state.InvalidGraph,
+    state.InvalidProtobuf,
+    state.NotImplemented,
+    state.RuntimeException,
+    UnicodeDecodeError,  # a damaged name, met while onnxruntime words its refusal
+)
 
 
 def _threads() -> int:
@@ -32,8 +41,8 @@ def _threads() -> int:
 
 def _options() -> ort.SessionOptions:
     options = ort.SessionOptions()
-    # Higher levels fuse the decayed membrane into the sum of the weights: then even a network
-    # whose sums are exact rounds differently (Conv + Add becomes FusedConv).
+    # Higher levels may fuse the decayed membrane into a layer's sum (Conv + Add to FusedConv):
+    # then even a network whose sums are exact rounds differently.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.intra_op_num_threads = _threads()
@@ -42,33 +51,31 @@ def _options() -> ort.SessionOptions:
     return options
 
 
+def _refused(path: Path, error: Exception) -> RequestError:
+    reason = str(error).partition("\n")[0]
+    return RequestError("E_ONNX", f"{path}: onnxruntime refuses it: {reason}")
+
+
 class OnnxSession:
     """One step graph in onnxruntime, with currents and spikes of every layer among its outputs."""
 
     def __init__(self, network: Network, model: onnx.ModelProto, path: Path) -> None:
         """Raises RequestError (E_ONNX) when onnxruntime does not take the model of ``path``."""
-        self._network = network
+        self._network, self._path = network, path
         self._states = [s for s in network.layers if not isinstance(s.neuron, Sum)]
         self._outputs = [value.name for value in model.graph.output]
         try:
             self._session = ort.InferenceSession(
                 model.SerializeToString(), _options(), providers=["CPUExecutionProvider"]
             )
-        except (
-            state.Fail,
-            state.InvalidArgument,
-            state.InvalidGraph,
-            state.InvalidProtobuf,
-            state.NotImplemented,
-            state.RuntimeException,
-        ) as error:
-            reason = str(error).partition("\n")[0]
-            raise RequestError("E_ONNX", f"{path}: onnxruntime refuses it: {reason}") from error
+        except ERRORS as error:
+            raise _refused(path, error) from error
 
     def run(self, x: NDArray[np.float32], steps: int, record: Record | None = None) -> Trace:
         """Frames (B, *input_shape), shown at every step, or (T, B, *input_shape), to a Trace.
 
-        Raises RequestError (E_INPUT) when the shape is not the network's.
+        Raises RequestError: E_INPUT when the shape is not the network's, E_ONNX when the file's
+        graph breaks down on the way.
         """
         rows = samples_at_once(self._network, 1)
         return run_in_parts(self._network, x, steps, record, rows=rows, run=self._part)
@@ -80,7 +87,11 @@ class OnnxSession:
         }
         for frame in frames:
             feed = {"x": np.ascontiguousarray(frame), **membranes}
-            found = dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
+            try:
+                values = self._session.run(self._outputs, feed)
+            except ERRORS as error:
+                raise _refused(self._path, error) from error
+            found = dict(zip(self._outputs, values, strict=True))
             membranes = {name: found[f"{name}.next"] for name in membranes}
             for layer in self._network.layers:
                 recorder.add(layer, found[current_of(layer)][None], found[value_of(layer)][None])

@@ -6,7 +6,6 @@ and biases added, before the decayed membrane joins it; product and sum stay two
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ...errors import RequestError
+from ...network.graph import graph_sha256
 from ...network.layers import (
     AvgPool,
     Conv,
@@ -44,12 +44,10 @@ class _Graph:
     """The graph while it grows; every value has one name and a known shape (batch left out)."""
 
     network: Network
-    uses: Counter[str]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: list[onnx.TensorProto] = field(default_factory=list)
     values: dict[str, Shape] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
-    built: dict[str, tuple[str, Operation]] = field(default_factory=dict)
 
     def claim(self, name: str) -> str:
         if name in self.names:
@@ -137,34 +135,25 @@ def _operation(graph: _Graph, op: Operation, value: str, output: str) -> str:
             return graph.node("Reshape", op.name, [value, sizes], output, shape)
 
 
-def _through(graph: _Graph, synapse: Synapse, last: str | None) -> str:
-    """A synapse's operations on its source; ``last`` names the result if it is one's own.
-
-    An operation that several synapses share (a pool whose output branches) is written once.
-    """
+def _through(graph: _Graph, synapse: Synapse, result: str | None) -> str:
+    """A synapse's operations on its source; the last value is called ``result`` where given."""
     value = _value(graph.network, synapse.source)
+    last = len(synapse.operations) - 1
     for index, op in enumerate(synapse.operations):
-        at, output = value, f"{op.name}:out"
-        if last is not None and index == len(synapse.operations) - 1:
-            output = last
-        shared = graph.built.get(op.name) == (at, op)
-        value = output if shared else _operation(graph, op, at, output)
-        graph.built[op.name] = (at, op)
+        output = result if result is not None and index == last else f"{op.name}:out"
+        value = _operation(graph, op, value, output)
     return value
 
 
 def _current(graph: _Graph, layer: Layer) -> str:
     """A layer's complete current, called ``<layer>:current``."""
     name = f"{layer.name}:current"
-    synapses = layer.synapses
-    if len(synapses) == 1:
-        operations = synapses[0].operations
-        own = bool(operations) and graph.uses[operations[-1].name] == 1
-        value = _through(graph, synapses[0], name if own else None)
+    if len(layer.synapses) == 1:
+        value = _through(graph, layer.synapses[0], name)
         if value != name:
             graph.node("Identity", f"{layer.name}.current", [value], name, layer.shape)
         return name
-    total, *rest = (_through(graph, synapse, None) for synapse in synapses)
+    total, *rest = (_through(graph, synapse, None) for synapse in layer.synapses)
     for index, term in enumerate(rest, 1):
         output = name if index == len(rest) else f"{layer.name}:sum{index}"
         total = graph.node("Add", f"{layer.name}.add{index}", [total, term], output, layer.shape)
@@ -246,8 +235,7 @@ def _info(name: str, shape: Shape) -> onnx.ValueInfoProto:
 
 def step_model(network: Network) -> onnx.ModelProto:
     """The network as an ONNX model of one step, checked by onnx's own full check."""
-    uses = Counter(operation.name for _, _, operation in network.operations())
-    graph = _Graph(network, uses)
+    graph = _Graph(network)
     graph.values[graph.claim("x")] = network.input_shape
     for layer in network.layers:
         _step(graph, layer, _current(graph, layer))
@@ -272,6 +260,7 @@ def step_model(network: Network) -> onnx.ModelProto:
     metadata = {
         "snnpipe.contract": network.contract.to_json(),
         "snnpipe.form": "step",
+        "snnpipe.graph_sha256": graph_sha256(network),
         "snnpipe.T": str(network.contract.steps),
     }
     helper.set_model_props(model, metadata)

@@ -432,7 +432,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         return _Quiet(*args, directory=str(folder))
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield folder, f"http://127.0.0.1:{server.server_port}"
     server.shutdown()

@@ -94,7 +94,7 @@ class _Unrolled(torch.autograd.Function):
         return spikes
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (membrane,) = ctx.saved_tensors
         gradient = _in_rows(gradient)
         if gradient.stride()[1:] != membrane.stride()[1:]:

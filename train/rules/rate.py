@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import neuron, normalise
-from ..frames import folded, in_time, joined, through
+from ..frames import folded, in_time, joined, through, unfolded
 from ..modules import IF, LIF
 from ..operations import FixedMap, LinearMap, Norm
 from ..protocol import Loss
@@ -51,7 +51,7 @@ class _LinearOfRate(torch.autograd.Function):
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rate, _, _ = ctx.saved_tensors
         return (*ctx.operation.backward(gradient, rate, ctx.needs_input_grad[:3]), None, None)
 
@@ -65,7 +65,7 @@ class _Fire(torch.autograd.Function):
         return rate.view_as(rate)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (kappa,) = ctx.saved_tensors
         return gradient * kappa, None, None
 
@@ -92,11 +92,10 @@ class OnRates:
 
     def normalise(self, value: Pair, norm: Norm) -> Pair:
         """Batch normalisation, statistics joint over time and batch."""
-        times = value.stream.shape[:2]
-        copies = self.steps // times[0]
+        shown = value.stream.shape[0]
         flat = value.stream.flatten(0, 1)
-        stream, rate = normalise.paired(flat, value.rate, norm, copies)
-        return Pair(stream.unflatten(0, times), rate)
+        stream, rate = normalise.paired(flat, value.rate, norm, self.steps // shown)
+        return Pair(unfolded(stream, shown), rate)
 
     def fire(self, value: Pair, module: LIF | IF) -> Pair:
         """Currents to spikes, with the eligibility of each neuron."""

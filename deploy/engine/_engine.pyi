@@ -1,0 +1,95 @@
+from collections.abc import Sequence
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Value = TypeVar("_Value", np.float32, np.int32)
+_Axes = tuple[int, int, int]
+_Pair = tuple[int, int]
+_Record = tuple[
+    NDArray[_Value],
+    dict[int, NDArray[np.int64]],
+    dict[int, NDArray[np.uint8]],
+    dict[int, NDArray[_Value]],
+    dict[int, NDArray[_Value]],
+    dict[int, NDArray[np.int64]],
+]
+
+class _Plan(Generic[_Value]):
+    isa: str
+    def run(
+        self,
+        inputs: Sequence[NDArray[_Value]],
+        steps: int,
+        *,
+        spikes: int | None = None,
+        currents: int = 0,
+        membranes: int = 0,
+        tile: int = 0,
+    ) -> _Record[_Value]: ...
+
+class _Builder(Generic[_Value]):
+    def input(self, shape: _Axes, limit: float = 0.0) -> int: ...
+    def relay(self, shape: _Axes) -> int: ...
+    def conv(
+        self,
+        source: int,
+        target: int,
+        weight: NDArray[_Value],
+        bias: NDArray[_Value] | None = None,
+        *,
+        stride: _Pair = (1, 1),
+        padding: _Pair = (0, 0),
+        dilation: _Pair = (1, 1),
+        groups: int = 1,
+    ) -> None: ...
+    def dense(
+        self,
+        source: int,
+        target: int,
+        weight: NDArray[_Value],
+        bias: NDArray[_Value] | None = None,
+    ) -> None: ...
+    def pool(
+        self,
+        source: int,
+        target: int,
+        *,
+        kernel: _Pair,
+        stride: _Pair,
+        padding: _Pair = (0, 0),
+        mean: bool = False,
+    ) -> None: ...
+    def identity(self, source: int, target: int) -> None: ...
+
+class FloatPlan(_Plan[np.float32]): ...
+class IntegerPlan(_Plan[np.int32]): ...
+
+class FloatBuilder(_Builder[np.float32]):
+    def spiking(
+        self,
+        shape: _Axes,
+        decay: NDArray[np.float32],
+        threshold: NDArray[np.float32],
+        v_reset: NDArray[np.float32],
+        compare: Literal["gt", "ge"],
+        reset: Literal["value", "subtract"],
+    ) -> int: ...
+    def sum(self, shape: _Axes) -> int: ...
+    def build(self, output: int, isa: str = "") -> FloatPlan: ...
+
+class IntegerBuilder(_Builder[np.int32]):
+    def spiking(
+        self,
+        shape: _Axes,
+        du: NDArray[np.int32],
+        dv: NDArray[np.int32],
+        threshold: NDArray[np.int32],
+        bias: NDArray[np.int32],
+    ) -> int: ...
+    def sum(self, shape: _Axes, bias: NDArray[np.int32]) -> int: ...
+    def inject(self, source: int, target: int) -> None: ...
+    def build(self, output: int, isa: str = "") -> IntegerPlan: ...
+
+def build_info() -> dict[str, Any]: ...

@@ -1,0 +1,347 @@
+#include "executor.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+#include "layer.hpp"
+
+namespace snnpipe {
+namespace {
+
+// What a tile may take, so that masks, events and weights of a layer stay in the outer caches.
+constexpr std::size_t kTileBytes = std::size_t{8} << 20;
+constexpr std::size_t kLargestTile = 16;
+
+// Memory that grows and is used again for the next tile.
+template <class T>
+struct Scratch {
+  Buffer<T> buffer;
+  T* reserve(std::size_t size) {
+    if (buffer.size() < size) buffer = Buffer<T>(size, false);
+    return buffer.data();
+  }
+};
+
+// What a population did in the tile at hand.
+template <class T>
+struct Activity {
+  Scratch<uint64_t> masks;
+  Scratch<T> values;
+  std::size_t frames = 1;  // per sample; 1 when nothing changes from step to step
+};
+
+// The event list of one edge, kept while neighbouring blocks read the same channels.
+template <class T>
+struct EventList {
+  Scratch<uint32_t> index, start;
+  Scratch<T> value;
+  std::size_t first = 0, last = 0;
+};
+
+void (*block_kernel(const Kernels& kernels, float))(const BlockTask<float>&) {
+  return kernels.float_block;
+}
+void (*block_kernel(const Kernels& kernels, int32_t))(const BlockTask<int32_t>&) {
+  return kernels.integer_block;
+}
+void decode(const Kernels& kernels, const float* values, const Strides& strides, const Scan& scan,
+            uint32_t* events, float* out, uint32_t* start) {
+  kernels.float_values(values, strides, scan, events, out, start);
+}
+void decode(const Kernels& kernels, const int32_t* values, const Strides& strides,
+            const Scan& scan, uint32_t* events, int32_t* out, uint32_t* start) {
+  kernels.integer_values(values, strides, scan, events, out, start);
+}
+
+bool allowed(float value, double) { return std::isfinite(value); }
+bool allowed(int32_t value, double limit) {
+  return std::abs(static_cast<double>(value)) <= limit;
+}
+
+template <class T>
+class Run {
+ public:
+  Run(const Plan<T>& plan, const Request& request, const std::vector<Frames<T>>& inputs,
+      const std::vector<GroupRecord<T>>& records, T* outputs)
+      : plan_(plan), request_(request), inputs_(inputs), records_(records), outputs_(outputs),
+        activity_(plan.groups.size()) {}
+
+  void all() {
+    set_frames();
+    const std::size_t tile = tile_samples();
+    for (first_ = 0; first_ < request_.batch; first_ += tile) {
+      samples_ = std::min(tile, request_.batch - first_);
+      std::size_t input = 0;
+      for (std::size_t g = 0; g < plan_.groups.size(); ++g) {
+        if (plan_.groups[g].kind == Kind::input) {
+          load(g, inputs_[input++]);
+        } else {
+          compute(g);
+          harvest(g);
+        }
+      }
+    }
+  }
+
+ private:
+  void set_frames() {
+    std::size_t input = 0;
+    for (std::size_t g = 0; g < plan_.groups.size(); ++g) {
+      const Group<T>& group = plan_.groups[g];
+      bool moves = group.kind == Kind::spiking;
+      if (group.kind == Kind::input) moves = inputs_[input++].per_step;
+      for (const Edge<T>& edge : group.edges) moves |= activity_[edge.source].frames > 1;
+      activity_[g].frames = moves ? request_.steps : 1;
+    }
+  }
+
+  std::size_t tile_samples() const {
+    std::size_t bytes = 1, events = 1;
+    for (std::size_t g = 0; g < plan_.groups.size(); ++g) {
+      const Group<T>& group = plan_.groups[g];
+      const std::size_t words = activity_[g].frames * group.shape.pixels() * group.shape.blocks();
+      bytes += group.kind == Kind::spiking ? words * sizeof(uint64_t)
+               : group.kind == Kind::input ? activity_[g].frames * group.shape.size() * sizeof(T)
+                                           : words * kLanes * sizeof(T);
+      events = std::max(events, activity_[g].frames * group.shape.size());
+    }
+    const std::size_t most = std::numeric_limits<uint32_t>::max() / 2;
+    if (events > most) {
+      throw std::invalid_argument("steps: " + std::to_string(request_.steps) +
+                                  " steps of this network are more than one run can hold");
+    }
+    const std::size_t fit = std::min({kTileBytes / bytes, kLargestTile, most / events});
+    const std::size_t chosen = request_.tile != 0 ? std::min(request_.tile, most / events) : fit;
+    return std::max<std::size_t>(chosen, 1);
+  }
+
+  // Copies the tile's frames, so that nobody can change them between check and use.
+  void load(std::size_t g, const Frames<T>& input) {
+    const Group<T>& group = plan_.groups[g];
+    const std::size_t size = group.shape.size(), frames = activity_[g].frames;
+    T* values = activity_[g].values.reserve(samples_ * frames * size);
+    for (std::size_t n = 0; n < samples_; ++n) {
+      for (std::size_t t = 0; t < frames; ++t) {
+        const T* from = input.data + (t * request_.batch + first_ + n) * size;
+        T* to = values + (n * frames + t) * size;
+        std::copy_n(from, size, to);
+        if (!std::all_of(to, to + size, [&](T x) { return allowed(x, group.limit); })) {
+          throw std::invalid_argument("input: sample " + std::to_string(first_ + n) +
+                                      " holds a value that is not finite or beyond the limit");
+        }
+      }
+    }
+  }
+
+  Source<T> source_of(std::size_t g) {
+    const Group<T>& group = plan_.groups[g];
+    Source<T> source;
+    source.words = group.shape.blocks();
+    source.pixels = group.shape.pixels();
+    source.channels = group.shape.channels;
+    source.frames = activity_[g].frames;
+    if (group.kind == Kind::spiking) {
+      source.masks = activity_[g].masks.buffer.data();
+      return source;
+    }
+    source.values = activity_[g].values.buffer.data();
+    const std::size_t lanes = group.shape.blocks() * kLanes;
+    source.strides = group.kind == Kind::input ? Strides{group.shape.size(), 1, source.pixels}
+                                               : Strides{source.pixels * lanes, lanes, 1};
+    return source;
+  }
+
+  void decode_events(EdgeTask<T>& task, EventList<T>& list, const Slab& slab) {
+    if (list.first == slab.first && list.last == slab.last) return;
+    list.first = slab.first;
+    list.last = slab.last;
+    const Source<T>& source = task.source;
+    const Scan scan{samples_ * source.frames, source.pixels,
+                    static_cast<std::size_t>(task.edge->geometry.width), slab.first, slab.last};
+    // One entry of slack: graded decoding writes before it counts.
+    const std::size_t most = scan.frames * scan.pixels * (slab.last - slab.first) + 1;
+    uint32_t* index = list.index.reserve(most);
+    uint32_t* start = list.start.reserve(scan.frames * scan.pixels + 1);
+    T* value = nullptr;
+    if (source.masks != nullptr) {
+      plan_.kernels->masks(source.masks, source.words, scan, index, start);
+    } else {
+      value = list.value.reserve(most);
+      decode(*plan_.kernels, source.values, source.strides, scan, index, value, start);
+    }
+    task.events = {index, value, start};
+  }
+
+  std::size_t first_of(std::size_t recorded) const {
+    return recorded > first_ ? std::min(recorded - first_, samples_) : 0;
+  }
+
+  void compute(std::size_t g) {
+    const Group<T>& group = plan_.groups[g];
+    const std::size_t frames = activity_[g].frames, pixels = group.shape.pixels();
+    const std::size_t words = samples_ * frames * pixels * group.shape.blocks();
+    BlockTask<T> task;
+    task.group = &group;
+    task.samples = samples_;
+    task.steps = frames;
+    if (group.kind == Kind::spiking) {
+      task.masks = activity_[g].masks.reserve(words);
+    } else {
+      task.values = activity_[g].values.reserve(words * kLanes);
+    }
+    std::vector<EdgeTask<T>> edges = edge_tasks(group);
+    task.edges = edges.data();
+    task.edge_count = edges.size();
+    task.active = active_.reserve(frames * kLanes);
+    task.currents_of = records_[g].currents != nullptr ? first_of(request_.currents) : 0;
+    task.membranes_of = records_[g].membranes != nullptr ? first_of(request_.membranes) : 0;
+    task.currents = currents_.reserve(task.currents_of * frames * pixels * kLanes);
+    task.membranes = membranes_.reserve(task.membranes_of * frames * pixels * kLanes);
+    for (task.block = 0; task.block < group.shape.blocks(); ++task.block) {
+      for (std::size_t e = 0; e < edges.size(); ++e) {
+        const Edge<T>& edge = *edges[e].edge;
+        if (!edge.bias.empty()) edges[e].bias = edge.bias.data() + task.block * kLanes;
+        if (edge.op != Op::linear) continue;
+        const Slab& slab = edge.slabs[task.block];
+        decode_events(edges[e], lists_[e], slab);
+        edges[e].weights = edge.weights.data() + slab.offset;
+        edges[e].channels = slab.last - slab.first;
+      }
+      std::fill_n(task.active, frames * kLanes, 0);
+      block_kernel(*plan_.kernels, T{})(task);
+      keep_block(g, task);
+    }
+  }
+
+  std::vector<EdgeTask<T>> edge_tasks(const Group<T>& group) {
+    std::vector<EdgeTask<T>> tasks(group.edges.size());
+    if (lists_.size() < tasks.size()) lists_.resize(tasks.size());
+    std::size_t taps = 0;
+    for (const Edge<T>& edge : group.edges) taps += edge.geometry.taps();
+    Tap* tap = taps_.reserve(taps);
+    T* kept = kept_.reserve(tasks.size() * kLanes);
+    for (std::size_t e = 0; e < tasks.size(); ++e) {
+      const Edge<T>& edge = group.edges[e];
+      tasks[e].edge = &edge;
+      tasks[e].source = source_of(edge.source);
+      tasks[e].kept = kept + e * kLanes;
+      if (edge.op == Op::linear || edge.op == Op::pool) tasks[e].taps = tap;
+      tap += edge.geometry.taps();
+      lists_[e].first = lists_[e].last = 0;
+    }
+    return tasks;
+  }
+
+  // Active updates, currents and membranes of the block just done.
+  void keep_block(std::size_t g, const BlockTask<T>& task) {
+    const GroupRecord<T>& record = records_[g];
+    if (record.active != nullptr) {
+      for (std::size_t t = 0; t < task.steps; ++t) {
+        for (std::size_t i = 0; i < kLanes; ++i) record.active[t] += task.active[t * kLanes + i];
+      }
+    }
+    keep_lanes(task, task.currents, task.currents_of, request_.currents, record.currents);
+    keep_lanes(task, task.membranes, task.membranes_of, request_.membranes, record.membranes);
+  }
+
+  void keep_lanes(const BlockTask<T>& task, const T* lanes, std::size_t samples,
+                  std::size_t recorded, T* out) const {
+    const Shape& shape = task.group->shape;
+    const std::size_t pixels = shape.pixels(), from = task.block * kLanes;
+    const std::size_t channels = std::min(kLanes, shape.channels - from);
+    for (std::size_t n = 0; n < samples; ++n) {
+      for (std::size_t t = 0; t < request_.steps; ++t) {
+        const std::size_t frame = n * task.steps + (task.steps == 1 ? 0 : t);
+        T* to = out + ((t * recorded) + first_ + n) * shape.size() + from * pixels;
+        for (std::size_t p = 0; p < pixels; ++p) {
+          for (std::size_t c = 0; c < channels; ++c) {
+            to[c * pixels + p] = lanes[(frame * pixels + p) * kLanes + c];
+          }
+        }
+      }
+    }
+  }
+
+  // Spikes, counts and outputs of a group, from channels-last to C, H, W order.
+  void harvest(std::size_t g) {
+    const Group<T>& group = plan_.groups[g];
+    if (group.kind == Kind::relay) return;
+    const std::size_t size = group.shape.size(), frames = activity_[g].frames;
+    const std::size_t stored = (size + 7) / 8, kept = records_[g].spikes ? first_of(request_.spikes) : 0;
+    for (std::size_t n = 0; n < samples_; ++n) {
+      for (std::size_t t = 0; t < request_.steps; ++t) {
+        const std::size_t frame = n * frames + (frames == 1 ? 0 : t);
+        int64_t* fired = records_[g].fired + t * size;
+        T* out = g == plan_.output ? outputs_ + (t * request_.batch + first_ + n) * size : nullptr;
+        if (group.kind == Kind::spiking) {
+          uint8_t* bits = n < kept ? records_[g].spikes + (t * request_.spikes + first_ + n) * stored
+                                   : nullptr;
+          harvest_spikes(g, frame, fired, bits, out);
+        } else {
+          harvest_values(g, frame, fired, out);
+        }
+      }
+    }
+  }
+
+  void harvest_spikes(std::size_t g, std::size_t frame, int64_t* fired, uint8_t* bits, T* out) {
+    const Shape& shape = plan_.groups[g].shape;
+    const std::size_t pixels = shape.pixels(), blocks = shape.blocks();
+    const uint64_t* masks = activity_[g].masks.buffer.data() + frame * pixels * blocks;
+    for (std::size_t p = 0; p < pixels; ++p) {
+      for (std::size_t b = 0; b < blocks; ++b) {
+        for (uint64_t word = *masks++; word != 0; word &= word - 1) {
+          const std::size_t c = b * kLanes + static_cast<std::size_t>(__builtin_ctzll(word));
+          const std::size_t i = c * pixels + p;
+          ++fired[i];
+          if (bits != nullptr) bits[i / 8] = static_cast<uint8_t>(bits[i / 8] | 1u << (i % 8));
+          if (out != nullptr) out[i] = T{1};
+        }
+      }
+    }
+  }
+
+  void harvest_values(std::size_t g, std::size_t frame, int64_t* fired, T* out) {
+    const Shape& shape = plan_.groups[g].shape;
+    const std::size_t pixels = shape.pixels(), lanes = shape.blocks() * kLanes;
+    const T* values = activity_[g].values.buffer.data() + frame * pixels * lanes;
+    for (std::size_t p = 0; p < pixels; ++p) {
+      for (std::size_t c = 0; c < shape.channels; ++c) {
+        const T value = values[p * lanes + c];
+        fired[c * pixels + p] += value != T{0};
+        if (out != nullptr) out[c * pixels + p] = value;
+      }
+    }
+  }
+
+  const Plan<T>& plan_;
+  const Request& request_;
+  const std::vector<Frames<T>>& inputs_;
+  const std::vector<GroupRecord<T>>& records_;
+  T* outputs_;
+  std::vector<Activity<T>> activity_;
+  std::vector<EventList<T>> lists_;
+  Scratch<Tap> taps_;
+  Scratch<T> kept_, currents_, membranes_;
+  Scratch<int32_t> active_;
+  std::size_t first_ = 0, samples_ = 0;
+};
+
+}  // namespace
+
+template <class T>
+void execute(const Plan<T>& plan, const Request& request, const std::vector<Frames<T>>& inputs,
+             const std::vector<GroupRecord<T>>& records, T* outputs) {
+  Run<T>(plan, request, inputs, records, outputs).all();
+}
+
+template void execute<float>(const Plan<float>&, const Request&, const std::vector<Frames<float>>&,
+                             const std::vector<GroupRecord<float>>&, float*);
+template void execute<int32_t>(const Plan<int32_t>&, const Request&,
+                               const std::vector<Frames<int32_t>>&,
+                               const std::vector<GroupRecord<int32_t>>&, int32_t*);
+
+}  // namespace snnpipe

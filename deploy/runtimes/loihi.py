@@ -1,0 +1,45 @@
+"""Loihi's integers on the C++ engine: fixed-point emulation, no silicon.
+
+The step is Lava 0.10's `PyLifModelBitAcc` as `network.dynamics` defines it: 24-bit current,
+saturating membrane, decays rounded toward zero. Results are a chip's only as far as that model is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import RequestError
+from ...network.contract import Integer
+from ...network.layers import AvgPool, Network
+from ..protocol import Session, Table
+from .event import PLUGIN as EVENT
+from .event import EventRuntime
+
+
+@dataclass(frozen=True)
+class LoihiRuntime:
+    """The event engine, for networks in Loihi's integers only."""
+
+    name: str
+    target: str
+    table: Table
+
+    def open(self, network: Network, folder: Path | None) -> Session:
+        """Hand an integer network to the engine.
+
+        Raises RequestError (E_UNSUPPORTED) for a network in floats and what the table refuses,
+        CouldNotRunError (E_MISSING) when the extension is not built.
+        """
+        arithmetic = network.contract.arithmetic
+        if not isinstance(arithmetic, Integer):
+            raise RequestError(
+                "E_UNSUPPORTED",
+                f"runtime '{self.name}' runs integer networks, this one's arithmetic is "
+                f"{arithmetic.kind}; quantise it first",
+            )
+        return EventRuntime(self.name, self.target, self.table).open(network, folder)
+
+
+TABLE: Table = {**EVENT.table, AvgPool: "integers have no mean; use a sum pool"}
+PLUGIN = LoihiRuntime("loihi", "lava", TABLE)

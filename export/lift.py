@@ -1,0 +1,279 @@
+"""From a trained torch module to a Network, batch normalisation folded.
+
+The module is called once on a carried value that records instead of computing, so whatever a
+learning rule can train is seen as it runs: no tracing, no hooks, no guessing from attribute names.
+Folding is done in float64 and rounded to float32 once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..errors import RequestError
+from ..network import layers as net
+from ..network.contract import Contract
+from ..network.layers import Layer, Network, Shape, Synapse
+from ..network.neurons import IF, LIF, Neuron, Sum
+from ..network.shapes import shape_after
+from ..train import modules, operations
+from ..train.carried import Carried
+
+INPUT, READOUT = "input", "readout"
+Wide = NDArray[np.float64]
+
+
+def _refuse(name: str, why: str) -> NoReturn:
+    raise RequestError("E_LIFT", f"'{name}' has no place in a Network: {why}")
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A value on its way into a layer: the synapses that will feed it, and its shape.
+
+    What a layer emits is one synapse without operations. Weights are still float64.
+    """
+
+    synapses: tuple[Synapse, ...]
+    shape: Shape
+
+    @property
+    def emitted(self) -> bool:
+        """Whether it is just what one source emits."""
+        return len(self.synapses) == 1 and not self.synapses[0].operations
+
+    @property
+    def weighted(self) -> bool:
+        """Whether it is a sum, or has passed weights, so that no weights may follow."""
+        weights = (net.Dense, net.Conv)
+        return len(self.synapses) > 1 or any(
+            isinstance(op, weights) for s in self.synapses for op in s.operations
+        )
+
+
+def _wide(tensor: Tensor) -> Any:
+    """A parameter in float64; the dataclasses of `network.layers` get it as float32 at the end."""
+    return tensor.detach().cpu().double().numpy()
+
+
+def _single(array: Any) -> NDArray[np.float32]:
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+class Recorder:
+    """A `Treatment` that builds layers out of the calls it sees."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.layers: list[Layer] = []
+        self._taken: set[str] = {INPUT}
+        self._owners = {
+            id(parameter): name.rpartition(".")[0] or "weights"
+            for name, parameter in model.named_parameters(remove_duplicate=False)
+        }
+        self._modules = {id(module): name for name, module in model.named_modules()}
+
+    def _name(self, wanted: str) -> str:
+        """``wanted``, or with a number behind it when it is taken (a module used twice)."""
+        name, number = wanted or "neurons", 1
+        while name in self._taken:
+            number += 1
+            name = f"{wanted}.{number}"
+        self._taken.add(name)
+        return name
+
+    def _layer(self, wanted: str, neuron: Neuron, value: Pending) -> Pending:
+        name = self._name(wanted)
+        self.layers.append(Layer(name, neuron, value.shape, value.synapses))
+        return Pending((Synapse(name),), value.shape)
+
+    def _chained(self, value: Pending, operation: net.Operation) -> Pending:
+        """Append an operation; branches, or weights behind weights, meet in a `Sum` first."""
+        if len(value.synapses) > 1 or (
+            value.weighted and isinstance(operation, (net.Dense, net.Conv))
+        ):
+            value = self._layer(f"{operation.name}.sum", Sum(), value)
+        (synapse,) = value.synapses
+        longer = replace(synapse, operations=(*synapse.operations, operation))
+        return Pending((longer,), shape_after(operation, value.shape))
+
+    def example(self, value: Pending) -> Tensor:
+        """A meta tensor (1, *shape)."""
+        return torch.empty((1, *value.shape), device="meta")
+
+    def linear(self, value: Pending, operation: operations.LinearMap) -> Pending:
+        """Dense or Conv, named after the module that owns the weight."""
+        name = self._name(self._owners.get(id(operation.weight), "weights"))
+        weight = _wide(operation.weight)
+        bias = None if operation.bias is None else _wide(operation.bias)
+        if isinstance(operation, operations.Affine):
+            return self._chained(value, net.Dense(name, weight, bias))
+        conv = net.Conv(
+            name,
+            weight,
+            bias,
+            operation.stride,
+            operation.padding,
+            operation.dilation,
+            operation.groups,
+        )
+        return self._chained(value, conv)
+
+    def normalise(self, value: Pending, norm: operations.Norm) -> Pending:
+        """Fold y = (x - mean) * gain + shift into the weights that feed it."""
+        if norm.running_mean is None or norm.running_var is None or norm.training:
+            _refuse("batch_norm", "it has no running statistics to fold, or is in training mode")
+        name = self._owners.get(id(norm.weight), "batch_norm")
+        gain = 1.0 / np.sqrt(_wide(norm.running_var) + norm.eps)
+        if norm.weight is not None:
+            gain = gain * _wide(norm.weight)
+        shift = -_wide(norm.running_mean) * gain
+        if norm.bias is not None:
+            shift = shift + _wide(norm.bias)
+        return fold(value, gain, shift, name)
+
+    def fire(self, value: Pending, module: modules.LIF | modules.IF) -> Pending:
+        """A spiking layer, named after its module."""
+        spiking = module.spiking
+        threshold = _single(spiking.threshold)
+        neuron: Neuron = (
+            IF(threshold)
+            if isinstance(module, modules.IF)
+            else LIF(_single(spiking.decay), threshold)
+        )
+        return self._layer(self._modules.get(id(module), "neurons"), neuron, value)
+
+    def fixed(self, value: Pending, operation: operations.FixedMap) -> Pending:
+        """Pooling and flatten; other changes of shape have no operation."""
+        match operation:
+            case operations.Flatten(start=start, end=end):
+                flatten = net.Flatten(self._name("flatten"), start, end)
+                return self._chained(value, flatten)
+            case operations.AveragePool() | operations.SumPool():
+                average = isinstance(operation, operations.AveragePool)
+                form = net.AvgPool if average else net.SumPool
+                windows = (operation.kernel, operation.stride, operation.padding)
+                return self._chained(value, form(self._name("pool"), *windows))
+            case operations.Reshape(shape=shape):
+                _refuse("reshape", f"to {list(shape)}; only flatten is known downstream")
+
+    def scale(self, value: Pending, factor: float | Tensor) -> Pending:
+        """Fold a constant factor into the weights before it."""
+        if isinstance(factor, Tensor):
+            _refuse("mul", "a factor that is a tensor; only numbers can be folded")
+        channels = value.shape[0]
+        return fold(value, np.full(channels, float(factor)), np.zeros(channels), "mul")
+
+    def add(self, a: Pending, b: Pending) -> Pending:
+        """Branches meet: their synapses feed the same layer."""
+        if a.shape != b.shape:
+            _refuse("add", f"shapes {list(a.shape)} and {list(b.shape)} differ")
+        return Pending((*a.synapses, *b.synapses), a.shape)
+
+    def join(self, values: Sequence[Pending], axis: int) -> Pending:  # noqa: ARG002 - the protocol
+        """Refused."""
+        _refuse("cat", "a layer has one shape; sum the branches instead of joining them")
+
+    def replace(
+        self,
+        value: Pending,  # noqa: ARG002 - the protocol
+        function: Callable[[Tensor], Tensor],  # noqa: ARG002 - the protocol
+        name: str,
+    ) -> Pending:
+        """Refused."""
+        _refuse(name, "it is not linear; use a strided convolution or a sum pool")
+
+
+def fold(value: Pending, gain: Wide, shift: Wide, name: str) -> Pending:
+    """Multiply a pending current by ``gain`` and add ``shift``, both (C,), in its weights."""
+    folded: list[Synapse] = []
+    for index, synapse in enumerate(value.synapses):
+        last = synapse.operations[-1] if synapse.operations else None
+        if not isinstance(last, (net.Dense, net.Conv)):
+            where = f"'{last.name}'" if last else f"what '{synapse.source}' emits"
+            _refuse(name, f"it follows {where}, which has no weights to fold it into")
+        weight: Any = last.weight * gain.reshape(-1, *[1] * (last.weight.ndim - 1))
+        bias: Any = None if last.bias is None else last.bias * gain
+        if index == 0 and shift.any():
+            bias = shift if bias is None else bias + shift
+        operation = replace(last, weight=weight, bias=bias)
+        folded.append(replace(synapse, operations=(*synapse.operations[:-1], operation)))
+    return Pending(tuple(folded), value.shape)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a module does not say about itself: its input, and how long it was trained to run."""
+
+    shape: Shape
+    steps: int
+    input_scale: float
+    input_levels: int
+    producer: str = field(default="")
+
+
+def _agreed(model: nn.Module, what: str, values: Iterable[str]) -> str:
+    found = sorted(set(values))
+    if len(found) > 1:
+        _refuse(type(model).__name__, f"its neurons differ in {what}: {' and '.join(found)}")
+    return found[0] if found else {"reset": "zero", "compare": "gt"}[what]
+
+
+def lift(model: nn.Module, setting: Setting) -> Network:
+    """A trained module in evaluation to a float32 Network, batch normalisation folded.
+
+    Layers carry the neuron modules' path names, operations those of the modules that own the
+    weights. The output is averaged over time as in training: a `Sum` layer, or the last spiking
+    layer. Raises RequestError (E_LIFT, E_MODEL) naming what has no place in a Network.
+    """
+    if model.training:
+        _refuse(type(model).__name__, "it is in training mode; call .eval() first")
+    recorder = Recorder(model)
+    start = Pending((Synapse(INPUT),), setting.shape)
+    with torch.no_grad():
+        result = model(Carried(start, recorder))
+    if not isinstance(result, Carried) or not isinstance(result.value, Pending):
+        _refuse(type(model).__name__, f"it returned a {type(result).__name__}")
+    end: Pending = result.value
+    if not end.emitted or end.synapses[0].source == INPUT:
+        end = recorder._layer(READOUT, Sum(), end)
+    spiking = [module.spiking for module in modules.neurons(model).values()]
+    contract = Contract(
+        steps=setting.steps,
+        compare="ge" if _agreed(model, "compare", (s.compare for s in spiking)) == "ge" else "gt",
+        reset="subtract"
+        if _agreed(model, "reset", (s.reset for s in spiking)) == "subtract"
+        else "value",
+        input_scale=setting.input_scale,
+        input_levels=setting.input_levels,
+        producer=setting.producer,
+    )
+    layers = tuple(_narrow(layer) for layer in recorder.layers)
+    return Network(INPUT, setting.shape, layers, end.synapses[0].source, contract)
+
+
+def _narrow(layer: Layer) -> Layer:
+    """Weights and biases rounded to float32, once."""
+
+    def narrow(operation: net.Operation) -> net.Operation:
+        if not isinstance(operation, (net.Dense, net.Conv)):
+            return operation
+        if not all(
+            math.isfinite(float(np.abs(part).max(initial=0.0)))
+            for part in (operation.weight, operation.bias)
+            if part is not None
+        ):
+            _refuse(operation.name, "its weights are not finite; the training has diverged")
+        bias = None if operation.bias is None else _single(operation.bias)
+        return replace(operation, weight=_single(operation.weight), bias=bias)
+
+    synapses = tuple(
+        replace(s, operations=tuple(narrow(op) for op in s.operations)) for s in layer.synapses
+    )
+    return replace(layer, synapses=synapses)

@@ -1,0 +1,205 @@
+"""What must hold of a network, whoever made it: a check follows every pass.
+
+Level ``float``: structure, shapes and parameters. Level ``integer``: also that a Loihi-style chip
+can hold every value, that its truncation finds nothing to cut, and that nothing can overflow.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RequestError, nearest
+from .check_integer import check_integer
+from .contract import Integer
+from .graph import legal_name
+from .layers import AvgPool, Conv, Dense, Layer, Network, Operation, Pair, Shape, SumPool
+from .neurons import LIF, Sum
+from .node_types import MAX_SIZE
+from .shapes import shape_after
+
+Level = Literal["float", "integer"]
+
+
+def check(network: Network, level: Level = "float") -> None:
+    """Raise RequestError for the first thing that does not hold; it names layer, value and limit.
+
+    E_NAME, E_LAYER (sources, output), E_SHAPE, E_VALUE, E_DTYPE; at level ``integer`` also E_RANGE
+    and E_UNSUPPORTED.
+    """
+    _names(network)
+    _shape(network.input_shape, f"the input '{network.input}'")
+    if network.contract.steps < 1:
+        raise RequestError(
+            "E_VALUE", f"the contract says {network.contract.steps} steps; expected 1 or more"
+        )
+    known = {network.input: network.input_shape}
+    for layer in network.layers:
+        _shape(layer.shape, f"layer '{layer.name}'")
+        _synapses(layer, known)
+        _neuron(layer, zero_threshold=isinstance(network.contract.arithmetic, Integer))
+        known[layer.name] = layer.shape
+    if network.output not in network.by_name:
+        raise RequestError(
+            "E_LAYER",
+            f"the output is '{network.output}', which is no layer"
+            f"{nearest(network.output, network.by_name)}",
+        )
+    if level == "integer":
+        check_integer(network)
+
+
+def _all_names(network: Network) -> Iterator[str]:
+    yield network.input
+    yield network.output_port
+    for layer in network.layers:
+        yield layer.name
+    for _, _, operation in network.operations():
+        yield operation.name
+
+
+def _names(network: Network) -> None:
+    for name, count in Counter(_all_names(network)).items():
+        if not legal_name(name):
+            raise RequestError(
+                "E_NAME",
+                f"{name[:120]!r} cannot name a part of a network; expected 1 to 100 letters, "
+                "digits, '_', '.' or '-', not only dots",
+            )
+        if count > 1:
+            raise RequestError(
+                "E_NAME",
+                f"{count} parts of the network are called '{name}'; expected one name for one "
+                "layer, operation, input or output",
+            )
+
+
+def _shape(shape: Shape, what: str) -> None:
+    count = 1
+    for n in shape:
+        count *= n
+        if n < 1 or count > MAX_SIZE:
+            break
+    else:
+        if shape:
+            return
+    raise RequestError(
+        "E_SHAPE",
+        f"{what} has shape {list(shape)}; expected axes of 1 or more and {MAX_SIZE} elements at "
+        "most",
+    )
+
+
+def _synapses(layer: Layer, known: dict[str, Shape]) -> None:
+    if not layer.synapses:
+        raise RequestError("E_LAYER", f"layer '{layer.name}' has no synapse; expected one or more")
+    for synapse in layer.synapses:
+        if synapse.source not in known:
+            raise RequestError(
+                "E_LAYER",
+                f"layer '{layer.name}' is fed by '{synapse.source}', which does not come earlier"
+                f"{nearest(synapse.source, known)}",
+            )
+        if synapse.delay:
+            raise RequestError(
+                "E_UNSUPPORTED",
+                f"layer '{layer.name}' is fed by '{synapse.source}' with a delay of "
+                f"{synapse.delay} steps; this release runs delay 0",
+            )
+        shape = known[synapse.source]
+        for operation in synapse.operations:
+            _operation(operation, layer)
+            shape = shape_after(operation, shape)
+            _shape(shape, f"what '{operation.name}' gives")
+        if shape != layer.shape:
+            raise RequestError(
+                "E_SHAPE",
+                f"layer '{layer.name}' has shape {list(layer.shape)}, its synapse from "
+                f"'{synapse.source}' gives {list(shape)}",
+            )
+
+
+def _operation(operation: Operation, layer: Layer) -> None:
+    where = f"'{operation.name}' (layer '{layer.name}')"
+    pairs: dict[str, tuple[Pair, int]] = {}
+    match operation:
+        case Dense():
+            _weights(operation, where, 2)
+        case Conv():
+            _weights(operation, where, 4)
+            pairs = {"stride": (operation.stride, 1), "dilation": (operation.dilation, 1)}
+            pairs["padding"] = (operation.padding, 0)
+            if operation.groups < 1 or operation.weight.shape[0] % operation.groups:
+                raise RequestError(
+                    "E_SHAPE",
+                    f"{where} has {operation.groups} groups for {operation.weight.shape[0]} "
+                    "channels out; expected a divisor",
+                )
+        case SumPool() | AvgPool():
+            pairs = {"kernel": (operation.kernel, 1), "stride": (operation.stride, 1)}
+            pairs["padding"] = (operation.padding, 0)
+    for name, (pair, low) in pairs.items():
+        if min(pair) < low:
+            raise RequestError(
+                "E_VALUE", f"{where} has {name} {list(pair)}; expected {low} or more"
+            )
+
+
+def _weights(operation: Dense | Conv, where: str, rank: int) -> None:
+    weight, bias = operation.weight, operation.bias
+    if weight.ndim != rank or not weight.size:
+        raise RequestError(
+            "E_SHAPE", f"{where} has a weight of shape {list(weight.shape)}; expected {rank} axes"
+        )
+    _numbers(weight, f"{where}: the weight")
+    if bias is not None:
+        if bias.shape != weight.shape[:1]:
+            raise RequestError(
+                "E_SHAPE",
+                f"{where} has a bias of shape {list(bias.shape)}; expected [{weight.shape[0]}]",
+            )
+        _numbers(bias, f"{where}: the bias")
+
+
+def _numbers(values: NDArray[Any], what: str) -> None:
+    if values.dtype != np.float32:
+        raise RequestError("E_DTYPE", f"{what} has dtype {values.dtype}; expected float32")
+    if not np.isfinite(values).all():
+        bad = values[~np.isfinite(values)].flat[0]
+        raise RequestError("E_VALUE", f"{what} holds {bad}; expected finite numbers")
+
+
+def _neuron(layer: Layer, zero_threshold: bool) -> None:
+    neuron = layer.neuron
+    if isinstance(neuron, Sum):
+        return
+    parts = {"threshold": neuron.threshold, "v_reset": neuron.v_reset}
+    if isinstance(neuron, LIF):
+        parts["decay"] = neuron.decay
+    for name, values in parts.items():
+        what = f"layer '{layer.name}': the {name}"
+        _numbers(values, what)
+        try:
+            fits = np.broadcast_shapes(values.shape, layer.shape) == layer.shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise RequestError(
+                "E_SHAPE",
+                f"{what} has shape {list(values.shape)}; expected one that broadcasts to "
+                f"{list(layer.shape)}",
+            )
+    least = neuron.threshold.min()
+    if least < 0 or (least == 0 and not zero_threshold):
+        raise RequestError(
+            "E_VALUE", f"layer '{layer.name}': the threshold holds {least}; expected above 0"
+        )
+    if isinstance(neuron, LIF) and not (neuron.decay.min() >= 0 and neuron.decay.max() < 1):
+        worst = neuron.decay.min() if neuron.decay.min() < 0 else neuron.decay.max()
+        raise RequestError(
+            "E_VALUE", f"layer '{layer.name}': the decay holds {worst}; expected 0 <= decay < 1"
+        )

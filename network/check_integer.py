@@ -1,0 +1,224 @@
+"""Level integer of `check`: what a Loihi-style chip can hold, and that nothing can overflow.
+
+Weights on the step of their bits and sign mode, biases a mantissa times a power of two,
+thresholds and decays in their fields; then, from the positive and negative sums of every neuron
+over its real borders, that the synaptic sum never wraps, the membrane never saturates below (above
+it fires and is reset) and a read-out never saturates within the contract's steps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RequestError
+from .bounds import MANTISSA_MAX, MANTISSA_MIN, Bounds, bias_sums, host_bias, term_sums
+from .contract import Contract, Integer
+from .dynamics import V_MAX, WEIGHT_SHIFT
+from .layers import AvgPool, Conv, Dense, Layer, Network, Synapse
+from .loihi import effective_weight, sign_mode, weight_step
+from .neurons import LIF, Sum, decay_of
+
+THRESHOLD_MAX = 131_071
+"""17 bits."""
+SUM_MAX = 131_071
+"""A larger synaptic sum, shifted by 6 bits, wraps the 24-bit current."""
+WEIGHT_MIN, WEIGHT_MAX = -256, 255
+EXPONENT_MAX = 7
+DECAY_UNITS = 4096
+
+
+def check_integer(network: Network) -> None:
+    """Raise RequestError (E_RANGE, E_UNSUPPORTED) for the first value a chip cannot hold."""
+    arithmetic = network.contract.arithmetic
+    if not isinstance(arithmetic, Integer):
+        raise RequestError(
+            "E_UNSUPPORTED",
+            f"the network's arithmetic is {arithmetic.kind}; expected integer, quantise it first",
+        )
+    _contract(network, network.contract, arithmetic)
+    sums = term_sums(network)
+    for layer in network.layers:
+        _neuron(layer)
+        if layer.name not in arithmetic.host_scale:
+            for synapse in layer.synapses:
+                _synapse(layer, synapse, arithmetic.weight_bits)
+            biases = bias_sums(network, layer)
+            _bias(layer, biases, arithmetic)
+            _sum_fits(layer, sums[layer.name], biases)
+        bounds = _step_bounds(layer, sums[layer.name], arithmetic)
+        if not isinstance(layer.neuron, Sum):
+            _membrane_fits(layer, bounds[1], network.contract.steps)
+        elif layer.name == network.output:
+            _readout_fits(layer, bounds, network.contract.steps)
+
+
+def _contract(network: Network, contract: Contract, arithmetic: Integer) -> None:
+    if contract.compare != "gt" or contract.reset != "value":
+        raise RequestError(
+            "E_UNSUPPORTED",
+            f"the contract says compare {contract.compare} and reset {contract.reset}; a Loihi "
+            "neuron fires at v > threshold (gt) and is reset to a value",
+        )
+    if not 1 <= arithmetic.weight_bits <= 8:
+        raise RequestError("E_RANGE", f"weights of {arithmetic.weight_bits} bits; expected 1 to 8")
+    names = {**arithmetic.bias_exponents, **arithmetic.host_scale}
+    for name in names:
+        if name not in network.by_name:
+            raise RequestError("E_LAYER", f"the contract's arithmetic names '{name}', no layer")
+    for name, exponent in arithmetic.bias_exponents.items():
+        if not 0 <= exponent <= EXPONENT_MAX:
+            raise RequestError(
+                "E_RANGE",
+                f"layer '{name}' has the bias exponent {exponent}; expected 0 to {EXPONENT_MAX}",
+            )
+    for name, scale in arithmetic.host_scale.items():
+        if name not in arithmetic.bias_exponents or scale < 1:
+            raise RequestError(
+                "E_RANGE",
+                f"layer '{name}' gets its current from the host at scale {scale}; expected a "
+                "scale of 1 or more and a bias exponent",
+            )
+
+
+def _first(values: NDArray[Any], bad: NDArray[np.bool_]) -> str:
+    """The first bad value and where it stands."""
+    at = [int(i) for i in np.argwhere(bad)[0]]
+    return f"{values[tuple(at)]:.9g} at {at}"
+
+
+def _synapse(layer: Layer, synapse: Synapse, bits: int) -> None:
+    weighted = [op for op in synapse.operations if isinstance(op, (Dense, Conv))]
+    for operation in synapse.operations:
+        if isinstance(operation, AvgPool):
+            raise RequestError(
+                "E_UNSUPPORTED",
+                f"'{operation.name}' (layer '{layer.name}') averages, integers cannot; use a sum "
+                "pool and fold the division into the next weights",
+            )
+    if len(weighted) > 1:
+        raise RequestError(
+            "E_UNSUPPORTED",
+            f"the synapse from '{synapse.source}' into layer '{layer.name}' has {len(weighted)} "
+            "weight matrices; expected one, join them",
+        )
+    for operation in weighted:
+        _weight(operation, layer, bits)
+
+
+def _weight(operation: Dense | Conv, layer: Layer, bits: int) -> None:
+    weight, where = operation.weight, f"'{operation.name}' (layer '{layer.name}')"
+    bad = (weight != np.rint(weight)) | (weight < WEIGHT_MIN) | (weight > WEIGHT_MAX)
+    if bad.any():
+        raise RequestError(
+            "E_RANGE",
+            f"{where} has the weight {_first(weight, bad)}; expected whole numbers from "
+            f"{WEIGHT_MIN} to {WEIGHT_MAX}",
+        )
+    mode = sign_mode(weight)
+    cut = effective_weight(weight, bits, mode)
+    bad = cut != weight
+    if bad.any():
+        kept = cut[tuple(np.argwhere(bad)[0])]
+        raise RequestError(
+            "E_RANGE",
+            f"{where} has the weight {_first(weight, bad)}, of which {bits} bits in {mode} mode "
+            f"keep {kept}; expected multiples of {weight_step(bits, mode)} that fit",
+        )
+
+
+def _bias(layer: Layer, terms: Bounds, arithmetic: Integer) -> None:
+    """The biases of all synapses together are what one neuron's bias must hold."""
+    total = terms[0] - terms[1]
+    if not total.any():
+        return
+    exponent = arithmetic.bias_exponents.get(layer.name)
+    if exponent is None:
+        raise RequestError(
+            "E_RANGE", f"layer '{layer.name}' has a bias, but the contract gives no exponent for it"
+        )
+    mantissa = total * (2**WEIGHT_SHIFT / 2**exponent)
+    bad = (mantissa != np.rint(mantissa)) | (mantissa < MANTISSA_MIN) | (mantissa > MANTISSA_MAX)
+    if bad.any():
+        raise RequestError(
+            "E_RANGE",
+            f"layer '{layer.name}' has the bias mantissa {_first(mantissa, bad)} at exponent "
+            f"{exponent}; expected whole numbers from {MANTISSA_MIN} to {MANTISSA_MAX}",
+        )
+
+
+def _sum_fits(layer: Layer, bounds: Bounds, biases: Bounds) -> None:
+    for whole, bias in zip(bounds, biases, strict=True):
+        total = whole - bias
+        bad = total > SUM_MAX
+        if bad.any():
+            raise RequestError(
+                "E_RANGE",
+                f"layer '{layer.name}' can reach a synaptic sum of {_first(total, bad)}; expected "
+                f"at most {SUM_MAX}, above it the current wraps; use smaller weights",
+            )
+
+
+def _neuron(layer: Layer) -> None:
+    neuron = layer.neuron
+    if isinstance(neuron, Sum):
+        return
+    threshold = neuron.threshold
+    bad = (threshold != np.rint(threshold)) | (threshold > THRESHOLD_MAX) | (threshold < 0)
+    if bad.any():
+        raise RequestError(
+            "E_RANGE",
+            f"layer '{layer.name}' has the threshold {_first(threshold, bad)}; expected whole "
+            f"numbers from 0 to {THRESHOLD_MAX}",
+        )
+    if neuron.v_reset.any():
+        raise RequestError(
+            "E_UNSUPPORTED",
+            f"layer '{layer.name}' is reset to {_first(neuron.v_reset, neuron.v_reset != 0)}; "
+            "expected 0",
+        )
+    units = decay_of(neuron).astype(np.float64) * DECAY_UNITS
+    bad = units != np.rint(units)
+    if bad.any():
+        raise RequestError(
+            "E_RANGE",
+            f"layer '{layer.name}' has the decay {_first(units / DECAY_UNITS, bad)}; expected a "
+            f"multiple of 1/{DECAY_UNITS}",
+        )
+
+
+def _step_bounds(layer: Layer, bounds: Bounds, arithmetic: Integer) -> Bounds:
+    """Bounds of what one step adds, in membrane units, bias included."""
+    scale = arithmetic.host_scale.get(layer.name)
+    if scale is not None:
+        return host_bias(bounds, scale, arithmetic.bias_exponents[layer.name])
+    return bounds[0] * 2**WEIGHT_SHIFT, bounds[1] * 2**WEIGHT_SHIFT
+
+
+def _membrane_fits(layer: Layer, lowest: NDArray[np.float64], steps: int) -> None:
+    """Saturation below changes states; above, a saturated membrane fires and is reset."""
+    neuron = layer.neuron
+    if isinstance(neuron, LIF):
+        reach = lowest / (1 - neuron.decay.astype(np.float64))
+    else:
+        reach = lowest * steps
+    bad = reach > V_MAX
+    if bad.any():
+        raise RequestError(
+            "E_RANGE",
+            f"layer '{layer.name}' can reach the membrane {_first(-reach, bad)}; expected at least "
+            f"{-V_MAX}, below it saturates; use smaller weights",
+        )
+
+
+def _readout_fits(layer: Layer, bounds: Bounds, steps: int) -> None:
+    total = np.maximum(*bounds) * steps
+    bad = total > V_MAX
+    if bad.any():
+        raise RequestError(
+            "E_RANGE",
+            f"the read-out '{layer.name}' can add up to {_first(total, bad)} in {steps} steps; "
+            f"expected at most {V_MAX}; use smaller weights",
+        )

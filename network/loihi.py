@@ -1,0 +1,63 @@
+"""Loihi's synapses in integers, as Lava 0.10 computes them: truncated weights, sums, the wrap.
+
+A weight matrix has one sign mode. Of ``weight_bits`` a mixed matrix spends one on the sign: at 8
+bits it holds even values from -256 to 254, a one-sign matrix all values up to 255 in magnitude.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Sign = Literal["mixed", "excitatory", "inhibitory"]
+Ints = NDArray[np.int64]
+
+
+def sign_mode(weight: NDArray[Any]) -> Sign:
+    """Of a whole matrix: excitatory without a negative weight, inhibitory without a positive."""
+    if weight.min() >= 0:
+        return "excitatory"
+    return "inhibitory" if weight.max() <= 0 else "mixed"
+
+
+def weight_step(weight_bits: int, sign: Sign) -> int:
+    """Distance between two neighbouring weights, 2^(9-bits) for a mixed matrix."""
+    return 1 << (8 - weight_bits + (sign == "mixed"))
+
+
+def effective_weight(weight: NDArray[Any], weight_bits: int = 8, sign: Sign | None = None) -> Ints:
+    """The weights that the chip uses: clipped, then truncated to the step (floor of s*W).
+
+    ``weight`` of any shape, fractions are cut off first; ``sign`` None: as `sign_mode` finds it.
+    """
+    mode = sign or sign_mode(weight)
+    side = -1 if mode == "inhibitory" else 1
+    low = -256 if mode == "mixed" else 0
+    whole = np.clip(np.trunc(side * np.asarray(weight, np.float64)).astype(np.int64), low, 255)
+    step = weight_step(weight_bits, mode)
+    return side * (whole // step * step)
+
+
+def wrap24(total: Any) -> Any:
+    """A sum in a signed 24-bit register, [-2^23, 2^23), as Lava's convolution keeps it."""
+    return ((total + 2**23) % 2**24) - 2**23
+
+
+def synaptic_sum(
+    weight: NDArray[Any],
+    x: NDArray[Any],
+    weight_bits: int = 8,
+    sign: Sign | None = None,
+    weight_exp: int = 0,
+    message_bits: int = 0,
+) -> Ints:
+    """Sums of a dense synapse, int64 (B, out), from ``weight`` (out, in) and inputs (B, in).
+
+    Without message bits any non-zero input is one spike. ``weight_exp`` shifts the finished sum,
+    to the right with floor. The sum itself neither clips nor wraps.
+    """
+    messages = np.asarray(x, np.int64) if message_bits else (np.asarray(x) != 0).astype(np.int64)
+    total = messages @ effective_weight(weight, weight_bits, sign).T
+    return total << weight_exp if weight_exp >= 0 else total >> -weight_exp

@@ -1,0 +1,187 @@
+"""A lifted network decides as its module did; what has no place in a Network is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="lifting starts from a torch module")
+
+from snnpipe.errors import RequestError  # noqa: E402 - after the check that torch is here
+from snnpipe.export.lift import Setting, lift  # noqa: E402
+from snnpipe.network.check import check  # noqa: E402
+from snnpipe.network.layers import Conv, Dense, Network  # noqa: E402
+from snnpipe.network.neurons import Sum  # noqa: E402
+from snnpipe.network.trace import Witness, pack  # noqa: E402
+from snnpipe.train.frames import in_time, through  # noqa: E402
+from snnpipe.train.modules import IF, LIF, SumPool2d, neurons  # noqa: E402
+from snnpipe.train.rules.bptt import Unrolled  # noqa: E402
+from snnpipe.verify.replay import replay  # noqa: E402
+from torch import nn  # noqa: E402
+
+SETTING = Setting((2, 8, 6), steps=3, input_scale=1 / 16, input_levels=16, producer="a test")
+
+
+class Residual(nn.Module):
+    """A spiking block with a residual sum of currents, and one of spikes (SEW)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(2, 6, (3, 2), stride=(2, 1), padding=(1, 0), bias=False)
+        self.bn1 = nn.BatchNorm2d(6)
+        self.lif1 = LIF(decay=0.5, threshold=0.75)
+        self.conv2 = nn.Conv2d(6, 6, 3, padding=1, groups=2)
+        self.bn2 = nn.BatchNorm2d(6)
+        self.short = nn.Conv2d(6, 6, 1, bias=False)
+        self.lif2 = LIF()
+        self.pool = nn.AvgPool2d((2, 1))
+        self.conv3 = nn.Conv2d(6, 4, 3, padding=1, dilation=1)
+        self.if3 = IF(threshold=1.25)
+        self.fc = nn.Linear(4 * 2 * 5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a = self.lif1(self.bn1(self.conv1(x)))
+        b = self.lif2(self.bn2(self.conv2(a)) + self.short(a))
+        c = self.if3(self.conv3(self.pool(a + b)))
+        return self.fc(c.flatten(1)) * 0.5
+
+
+def trained(model: nn.Module) -> nn.Module:
+    """Statistics, gains and weights that are not what they start from; in evaluation."""
+    generator = torch.Generator().manual_seed(3)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            for values, low in (
+                (module.running_mean, -0.3),
+                (module.running_var, 0.3),
+                (module.weight, 0.6),
+                (module.bias, 0.2),
+            ):
+                assert values is not None
+                values.data.copy_(torch.rand(values.shape, generator=generator) + low)
+    return model.eval()
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        yield
+
+
+def witness(model: nn.Module, setting: Setting = SETTING, n: int = 5) -> Witness:
+    levels = np.random.default_rng(2).integers(0, 17, (n, *setting.shape))
+    recorded: dict[str, np.ndarray] = {}
+    names = {id(module): name for name, module in neurons(model).items()}
+    treatment = Unrolled(setting.steps, lambda m, s: recorded.update({names[id(m)]: s.numpy()}))
+    with torch.no_grad():
+        x = torch.from_numpy((levels * setting.input_scale).astype(np.float32))
+        out = through(model, in_time(x, setting.steps), treatment).numpy()
+    spikes = {name: pack(values) for name, values in recorded.items()}
+    return Witness(levels, np.zeros(n, np.int64), np.arange(n), out, spikes)
+
+
+def wrong(network: Network, seen: Witness) -> dict[str, int]:
+    return {layer.layer: layer.wrong for layer in replay(network, seen)}
+
+
+def test_a_lifted_residual_net_decides_as_its_module() -> None:
+    model = trained(Residual())
+    network = lift(model, SETTING)
+    check(network, "float")
+    assert [layer.name for layer in network.layers] == [
+        "lif1", "lif2", "pool.sum", "if3", "readout",
+    ]  # fmt: skip
+    assert isinstance(network.layer("pool.sum").neuron, Sum)
+    assert len(network.layer("lif2").synapses) == 2
+    seen = witness(model)
+    assert wrong(network, seen) == {"lif1": 0, "lif2": 0, "if3": 0, "readout": 0}
+    assert all(layer.judged for layer in replay(network, seen))
+
+
+def test_the_judge_can_fail() -> None:
+    model = trained(Residual())
+    network = lift(model, SETTING)
+    model.bn2.running_mean += 0.2
+    found = wrong(network, witness(model))
+    assert found["lif2"] > 0
+    assert found["lif1"] == found["if3"] == found["readout"] == 0
+
+
+def test_fold_equals_the_normalisation_in_float64() -> None:
+    model = trained(Residual())
+    network = lift(model, SETTING)
+    operation = network.layer("lif1").synapses[0].operations[0]
+    assert isinstance(operation, Conv)
+    assert operation.bias is not None
+    assert operation.weight.dtype == operation.bias.dtype == np.float32
+    assert operation.name == "conv1"
+    assert (operation.stride, operation.padding) == ((2, 1), (1, 0))
+    x = torch.rand(3, 2, 8, 6, dtype=torch.float64)
+    folded = nn.functional.conv2d(
+        x,
+        torch.from_numpy(operation.weight).double(),
+        torch.from_numpy(operation.bias).double(),
+        operation.stride,
+        operation.padding,
+    )
+    plain = model.double().bn1(model.conv1(x))
+    assert float((folded - plain).detach().abs().max()) < 1e-6
+
+
+def test_a_factor_is_folded_and_names_are_the_modules() -> None:
+    model = trained(Residual())
+    network = lift(model, SETTING)
+    dense = network.layer("readout").synapses[0].operations[-1]
+    assert isinstance(dense, Dense)
+    assert dense.name == "fc"
+    contract = network.contract
+    assert (contract.steps, contract.input_scale, contract.reset) == (3, 1 / 16, "value")
+
+
+def test_a_spiking_output_needs_no_read_out() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(96, 7), LIF(reset="subtract", compare="ge"))
+    network = lift(model.eval(), SETTING)
+    assert network.output == "2"
+    assert (network.contract.reset, network.contract.compare) == ("subtract", "ge")
+    assert wrong(network, witness(model)) == {"2": 0}
+
+
+def test_sum_pools_and_shared_modules() -> None:
+    lif = LIF()
+    convolution = nn.Conv2d(2, 2, 3, padding=1)
+    model = nn.Sequential(convolution, lif, convolution, lif, SumPool2d(2), nn.Flatten(),
+                          nn.Linear(24, 3))  # fmt: skip
+    network = lift(model.eval(), SETTING)
+    assert [layer.name for layer in network.layers] == ["1", "1.2", "readout"]
+    names = [operation.name for _, _, operation in network.operations()]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(24, 2)), "max_pool2d"),
+        (nn.Sequential(nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(96, 2)), "no weights to fold"),
+        (nn.Sequential(nn.Conv2d(2, 2, 1), LIF(), nn.Conv2d(2, 2, 1), LIF(reset="subtract")),
+         "differ in reset"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(96, 2), nn.Softmax(1)), "softmax"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_lifted_is_refused_by_name(module: nn.Module, words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        lift(module.eval(), SETTING)
+
+
+def test_a_module_in_training_mode_is_refused() -> None:
+    with pytest.raises(RequestError, match="training mode"):
+        lift(Residual(), SETTING)
+
+
+def test_diverged_weights_are_refused() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(96, 2))
+    model[1].weight.data[0, 0] = float("nan")
+    with pytest.raises(RequestError, match=r"'1'.*not finite"):
+        lift(model.eval(), SETTING)

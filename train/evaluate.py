@@ -1,0 +1,50 @@
+"""What a module does in evaluation: outputs per step, spikes, accuracy. No gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import RequestError
+from .frames import in_time, through
+from .rules.bptt import Unrolled, Watch
+
+
+@torch.no_grad()
+def outputs(model: nn.Module, frames: Tensor, steps: int, watch: Watch | None = None) -> Tensor:
+    """Outputs per step (T, B, K) of a module in evaluation; ``watch`` sees every population.
+
+    ``frames``: as of a learning rule. Raises RequestError (E_MODEL) when the module is training.
+    """
+    if model.training:
+        raise RequestError("E_MODEL", "the module is in training mode; call model.eval() first")
+    value = through(model, in_time(frames, steps), Unrolled(steps, watch))
+    return value.expand(steps, *value.shape[1:])
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many of ``n`` samples were classified as labelled."""
+
+    correct: int
+    n: int
+
+    @property
+    def accuracy(self) -> float:
+        """The share, 0 to 1."""
+        return self.correct / self.n
+
+
+def score(
+    model: nn.Module, images: Tensor, labels: Tensor, scale: float, steps: int, batch: int = 500
+) -> Score:
+    """Classify stored images (N, C, H, W) by the largest sum of outputs over ``steps``."""
+    correct = 0
+    for start in range(0, len(images), batch):
+        frames = images[start : start + batch].float() * scale
+        # Sums in float64, as network.trace.predictions: a tie of rounded sums decides nothing.
+        total = outputs(model, frames, steps).double().sum(0)
+        correct += int((total.argmax(1) == labels[start : start + batch]).sum())
+    return Score(correct, len(images))

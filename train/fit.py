@@ -1,0 +1,118 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import RequestError
+from .evaluate import score
+from .examples import Batches
+from .optimise import course, optimiser
+from .progress import Progress
+from .protocol import LearningRule
+from .recipe import Recipe, TrainPart
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of the history; accuracies 0 to 1, the training one over the mirrored batches."""
+
+    epoch: int
+    loss: float
+    train_accuracy: float
+    validation_accuracy: float | None
+    seconds: float
+
+    def __str__(self) -> str:
+        checked = self.validation_accuracy
+        return (
+            f"epoch {self.epoch}: loss {self.loss:.4f}, train {self.train_accuracy:.2%}"
+            + (f", validation {checked:.2%}" if checked is not None else "")
+            + f", {self.seconds:.1f} s"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What training left: the history, and the state of the epoch that validated best.
+
+    Without held-out images that is the last epoch. The module itself holds the last epoch.
+    """
+
+    epochs: list[Epoch]
+    best: Epoch
+    best_state: dict[str, Tensor]
+
+
+def fit(
+    recipe: Recipe,
+    rule: LearningRule,
+    model: nn.Module,
+    batches: Batches,
+    validation: tuple[Tensor, Tensor],
+    progress: Progress,
+) -> Fitted:
+    """Train ``model`` in place on ``batches``; ``validation`` images and labels may be empty.
+
+    Leaves it in evaluation. Raises RequestError (E_DIVERGED) when the loss is not finite.
+    """
+    settings = recipe.train
+    optimizer = optimiser(model, settings)
+    schedule = course(optimizer, settings, settings.epochs * batches.per_epoch)
+    epochs: list[Epoch] = []
+    best_state: dict[str, Tensor] = {}
+    for number in range(1, settings.epochs + 1):
+        started, losses, correct = time.perf_counter(), 0.0, 0
+        model.train()
+        for done, (frames, labels) in enumerate(batches.epoch()):
+            output = rule(model, frames, settings.steps)
+            loss = F.cross_entropy(output, labels, label_smoothing=settings.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            losses += _finite(loss.item(), number, settings)
+            correct += int((output.argmax(1) == labels).sum())
+            part = f"{done + 1}/{batches.per_epoch}"
+            progress.show(f"epoch {number}/{settings.epochs}  {part}  loss {loss.item():.4f}")
+        model.eval()
+        checked = score(model, *validation, batches.scale, settings.steps)
+        epochs.append(
+            Epoch(
+                number,
+                losses / batches.per_epoch,
+                correct / (batches.per_epoch * min(batches.batch, len(batches.images))),
+                checked.accuracy if checked.n else None,
+                round(time.perf_counter() - started, 3),
+            )
+        )
+        progress.keep(str(epochs[-1]))
+        if epochs[-1] is _best(epochs):
+            best_state = {name: value.clone() for name, value in model.state_dict().items()}
+    return Fitted(epochs, _best(epochs), best_state)
+
+
+def _best(epochs: list[Epoch]) -> Epoch:
+    """The first of the best validation accuracy; the last when nothing was held out."""
+    if epochs[-1].validation_accuracy is None:
+        return epochs[-1]
+    return max(epochs, key=lambda epoch: epoch.validation_accuracy or 0.0)
+
+
+def _finite(loss: float, epoch: int, settings: TrainPart) -> float:
+    if not math.isfinite(loss):
+        raise RequestError(
+            "E_DIVERGED",
+            f"the loss became {loss} in epoch {epoch}; try a smaller train.lr than {settings.lr}",
+        )
+    return loss
+
+
+def history(fitted: Fitted) -> list[dict[str, float | int | None]]:
+    """The epochs as plain values, for JSON."""
+    return [asdict(epoch) for epoch in fitted.epochs]

@@ -1,0 +1,38 @@
+"""The witness: what the trained module itself did on a few test images."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import RequestError
+from ..network.trace import Packed, Witness, pack
+from .dataset import Examples
+from .evaluate import outputs
+from .modules import IF, LIF, neurons
+
+
+def witness(model: nn.Module, test: Examples, scale: float, steps: int, samples: int) -> Witness:
+    """Run the first ``samples`` test images through a module in evaluation, on its device.
+
+    Spikes stand under the neuron modules' path names. Raises RequestError (E_MODEL) when a neuron
+    module is used twice: its two populations would share a name.
+    """
+    images, labels = (part[:samples] for part in test)
+    names = {module: name for name, module in neurons(model).items()}
+    spikes: dict[str, Packed] = {}
+
+    def watch(module: LIF | IF, fired: Tensor) -> None:
+        name = names[module]
+        if name in spikes:
+            raise RequestError(
+                "E_MODEL", f"neuron module '{name}' is used twice; give each population its own"
+            )
+        spikes[name] = pack(fired.cpu().numpy())
+
+    device = next(model.parameters()).device
+    frames = torch.from_numpy(images).to(device).float() * scale
+    seen = outputs(model, frames, steps, watch).cpu().numpy()
+    indices = np.arange(len(images), dtype=np.int64)
+    return Witness(images, labels, indices, np.ascontiguousarray(seen, np.float32), spikes)

@@ -135,7 +135,7 @@ def read_array(file: Path) -> NDArray[Any]:
 
 def save_trace(path: Path, trace: Trace) -> None:
     """Outputs and packed spikes as .npz, whole or not at all."""
-    spikes = {f"spikes.{name}": bits for name, bits in trace.spikes.items()}
+    spikes: dict[str, Any] = {f"spikes.{name}": bits for name, bits in trace.spikes.items()}
 
     def write(beside: Path) -> None:
         with beside.open("wb") as stream:

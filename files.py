@@ -74,7 +74,11 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    write_file(path, lambda beside: beside.write_text(text, encoding="utf-8") and None)
+
+    def write(beside: Path) -> None:
+        beside.write_text(text, encoding="utf-8")
+
+    write_file(path, write)
 
 
 def write_folder(path: Path, write: Callable[[Path], None]) -> None:
@@ -93,7 +97,12 @@ def write_folder(path: Path, write: Callable[[Path], None]) -> None:
             _sync(beside)
             if path.exists():
                 path.replace(old)
-            beside.replace(path)
+            try:
+                beside.replace(path)
+            except OSError:
+                if old.exists():
+                    old.replace(path)
+                raise
             _sync(path.parent)
         finally:
             shutil.rmtree(beside, ignore_errors=True)

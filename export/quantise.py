@@ -99,7 +99,8 @@ def _weights(layer: Layer) -> list[Dense | Conv]:
 def _integers(weight: NDArray[np.float32], scale: float, step: int) -> NDArray[np.float64]:
     """Whole weights on the chip's step; a matrix without a positive weight keeps to -254."""
     low = -256 if (weight > 0).any() else -256 + step
-    return np.clip(step * np.rint(weight.astype(np.float64) * scale / step), low, 256 - step)
+    whole: NDArray[np.float64] = step * np.rint(weight.astype(np.float64) * scale / step)
+    return whole.clip(low, 256 - step)
 
 
 def _bias_exponent(largest: float) -> int | None:

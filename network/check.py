@@ -19,7 +19,7 @@ from .contract import Integer
 from .graph import legal_name
 from .layers import AvgPool, Conv, Dense, Layer, Network, Operation, Pair, Shape, SumPool
 from .neurons import LIF, Sum
-from .node_types import MAX_SIZE
+from .node_fields import MAX_SIZE
 from .shapes import shape_after
 
 Level = Literal["float", "integer"]

@@ -20,7 +20,8 @@ from ..files import canonical_json
 from .contract import Contract
 from .layers import Layer, Network, Operation, Shape, Synapse
 from .neurons import Neuron, Sum
-from .node_types import MAX_SIZE, TYPES, Node, neuron_node, operation_node, port_node
+from .node_fields import MAX_SIZE
+from .node_types import TYPES, Node, neuron_node, operation_node, port_node
 from .shapes import shape_after
 from .sums import Preds, SumRecord, eliminate, restore, successors
 
@@ -354,9 +355,12 @@ class _Reader:
 def from_graph(graph: RawGraph, contract: Contract) -> Network:
     """The network of a graph whose nodes have been checked; the Sums it records are put back.
 
-    Layers come in the order of their depth, then of their names (numbers by value); a layer's
-    synapses in the order of the graph's edges. Raises RequestError: E_EDGES, E_CYCLE, E_SHAPE,
-    E_VALUE, E_CONTRACT, E_LIMIT, E_UNSUPPORTED.
+    A place where branches meet or part and no record says how gets a Sum of its own:
+    ``<node>.in`` before a linear node with several edges, ``<node>.out`` behind one that feeds
+    several, ``readout`` before the output. Layers come in the order of their depth, then of their
+    names (numbers by value); a layer's synapses in the order of the graph's edges.
+
+    Raises RequestError: E_EDGES, E_CYCLE, E_SHAPE, E_VALUE, E_CONTRACT, E_LIMIT, E_UNSUPPORTED.
     """
     first, last = _one_port(graph, "Input"), _one_port(graph, "Output")
     preds = _preds_of(graph)

@@ -172,17 +172,23 @@ class _Parse:
         """A group of texts and numbers, not above its limit."""
         if not isinstance(raw, dict):
             raise self.error("E_PARAM", place, "is a data set; expected a group")
-        size, stack = 0, list(raw.values())
+        size = 0
+        clean: Tree = {}
+        stack: list[tuple[Tree, Tree]] = [(raw, clean)]
         while stack:
-            value = stack.pop()
-            if isinstance(value, dict):
-                stack.extend(value.values())
-            else:
+            group, into = stack.pop()
+            for key, value in group.items():
+                if isinstance(value, dict):
+                    into[key] = {}
+                    stack.append((value, into[key]))
+                    continue
                 size += len(value.encode()) if isinstance(value, str) else value.nbytes
+                single = isinstance(value, np.ndarray) and value.ndim == 0
+                into[key] = value.item() if single else value
         if size > self.limits.metadata_bytes:
             raise self.error(
                 "E_LIMIT",
                 place,
                 f"holds {size} bytes; expected {self.limits.metadata_bytes} at most",
             )
-        return raw
+        return clean

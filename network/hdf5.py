@@ -18,7 +18,8 @@ import h5py
 import numpy as np
 
 from ..errors import RequestError
-from .node_types import Value
+from .heap import Heap, HeapError
+from .node_fields import Value
 
 MIB = 2**20
 SMALL = MIB
@@ -73,7 +74,7 @@ class _Walk:
 
     def __init__(self, path: Path, limits: Limits) -> None:
         self.path, self.limits = path, limits
-        self.file_bytes = path.stat().st_size
+        self.heap = Heap(path, 64 * MIB)
         self.visited: set[int] = set()
         self.size = 0
         self.stored = 0
@@ -84,6 +85,11 @@ class _Walk:
 
     def tree(self, file: h5py.File) -> Tree:
         """Everything in the file."""
+        with _reading(self.path, "the file"):
+            plist = file.id.get_create_plist()
+            plain = plist.get_sizes() == (8, 8) and plist.get_userblock() == 0
+        if not plain:
+            raise self.error("E_FORMAT", "/", "has a form that nobody writes (address sizes)")
         root: Tree = {}
         self._visit(file, "/")
         stack: list[tuple[Any, str, int, Tree]] = [(file, "", 1, root)]
@@ -214,43 +220,31 @@ class _Walk:
             )
 
     def _strings(self, item: Any, place: str, shape: tuple[int, ...]) -> Value:
-        """A text, or an object array of texts, read a few at a time.
-
-        Many elements may share one long text; none is longer than the file, so that is how many
-        are taken at once.
-        """
-        count = math.prod(shape)
-        if count > 2 * self.limits.edges:
-            raise self.error(
-                "E_LIMIT", place, f"holds {count} texts; expected {2 * self.limits.edges} at most"
-            )
-        if shape == ():
-            with _reading(self.path, place):
-                raw = item[()]
-            return self._text(raw, place, self.limits.metadata_bytes)
-        columns = math.prod(shape[1:])
-        if columns > 16:
-            raise self.error("E_SHAPE", place, f"holds texts of shape {list(shape)}; expected one")
-        texts = np.empty(shape, object)
-        rows = max(1, 32 * MIB // self.file_bytes)
-        for start in range(0, shape[0], rows):
-            with _reading(self.path, place):
-                block = item[start : start + rows]
-            for at, raw in np.ndenumerate(block):
-                text = self._text(raw, place, self.limits.name_bytes)
-                texts[(start + at[0], *at[1:])] = text
-        return texts
-
-    def _text(self, raw: Any, place: str, limit: int) -> str:
-        data = raw.encode("utf-8", "surrogateescape") if isinstance(raw, str) else bytes(raw)
-        if len(data) > limit:
-            raise self.error(
-                "E_LIMIT", place, f"holds a text of {len(data)} bytes; expected {limit} at most"
-            )
+        """A text, or an object array of texts."""
+        count, most = math.prod(shape), 2 * self.limits.edges
+        if count > most:
+            raise self.error("E_LIMIT", place, f"holds {count} texts; expected {most} at most")
+        if not count:
+            return np.empty(shape, object)
+        with _reading(self.path, place):
+            offset = item.id.get_offset()
+            whole = item.id.get_storage_size() == 16 * count
+        if offset is None or not whole:
+            raise self.error("E_FORMAT", place, "holds texts in pieces; expected them in one row")
+        longest = self.limits.name_bytes if shape else self.limits.metadata_bytes
         try:
-            return data.decode("utf-8")
+            raw = self.heap.texts(offset, count, longest)
+        except HeapError as error:
+            raise self.error(error.code, place, f"is refused: {error}") from error
+        try:
+            texts = [data.decode("utf-8") for data in raw]
         except UnicodeDecodeError as error:
             raise self.error("E_FORMAT", place, "holds a text that is not UTF-8") from error
+        if not shape:
+            return texts[0]
+        array = np.empty(count, object)
+        array[:] = texts
+        return array.reshape(shape)
 
 
 def read_tree(path: Path, limits: Limits | None = None) -> Tree:

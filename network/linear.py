@@ -42,13 +42,10 @@ def apply(operation: Operation, x: Values, magnitude: bool = False) -> Values:
     if isinstance(operation, (Dense, Conv)):
         weight = operation.weight.astype(x.dtype, copy=False)
         weight = abs(weight) if magnitude else weight
-        out: Values
-        if isinstance(operation, Dense):
-            out, axes = x @ weight.T, (-1,)
-        else:
-            out, axes = _conv(operation, x, weight), (-1, 1, 1)
+        out: Values = x @ weight.T if isinstance(operation, Dense) else _conv(operation, x, weight)
         if operation.bias is not None:
-            bias = operation.bias.astype(x.dtype, copy=False).reshape(axes)
+            bias = operation.bias.astype(x.dtype, copy=False)
+            bias = bias if isinstance(operation, Dense) else bias[:, None, None]
             out = out + (abs(bias) if magnitude else bias)
         return out
     if isinstance(operation, Flatten):

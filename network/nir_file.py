@@ -197,7 +197,11 @@ def write_network(
 
     def write(beside: Path) -> None:
         beside.write_bytes(content)
-        found = graph_hash(read_graph(beside))
+        try:
+            found = graph_hash(read_graph(beside))
+        except RequestError as error:
+            text = error.message.replace(str(beside), str(path))
+            raise RequestError(error.code, text) from error
         if found != digest:
             raise RequestError(
                 "E_CONTRACT", f"{path}: the written graph reads back with another hash"

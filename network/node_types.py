@@ -17,16 +17,21 @@ from numpy.typing import NDArray
 from ..errors import RequestError
 from .layers import AvgPool, Conv, Dense, Flatten, Operation, Pair, Shape, SumPool
 from .neurons import IF, LIF
+from .node_fields import (
+    Array,
+    Field,
+    not_negative,
+    one,
+    padding,
+    pair,
+    positive,
+    real,
+    real_of_rank,
+    sizes,
+)
 
-Array = NDArray[Any]
 Params = Mapping[str, Array]
-Value = Array | str | Mapping[str, Any]
-"""What a file holds: numbers (0-d for one), a text, or a group."""
-Field = Callable[[Value], Array]
 
-MAX_SIZE = 2**28
-"""Largest number of elements of a population or an image."""
-LARGEST = float(np.finfo(np.float32).max)
 GAIN_TOLERANCE = 1e-6
 """r*dt/tau may miss 1 by this: r and tau of foreign files are often float32."""
 
@@ -48,125 +53,6 @@ class NodeType:
     consistent: Callable[[Params], None] = lambda _: None
     operation: Callable[[str, Params], Operation] | None = None
     neuron: Callable[[Params, float], LIF | IF] | None = None
-
-
-# --- fields: each raises RequestError whose message goes on behind the name of the place ---
-
-
-def _numbers(value: Value, kinds: str) -> Array:
-    if isinstance(value, str):
-        raise RequestError("E_PARAM", f"is the text {value[:40]!r}; expected numbers")
-    if not isinstance(value, np.ndarray):
-        raise RequestError("E_PARAM", "is a group; expected numbers")
-    if value.dtype.kind not in kinds:
-        wanted = "whole numbers" if "f" not in kinds else "real numbers"
-        raise RequestError("E_DTYPE", f"has dtype {value.dtype}; expected {wanted}")
-    return value
-
-
-def real(value: Value) -> Array:
-    """Finite numbers as float32 or float64; float16 and whole numbers of up to 16 bits become
-    float32, wider whole numbers float64."""
-    raw = _numbers(value, "fiub")
-    wide = raw.dtype.itemsize > (4 if raw.dtype.kind == "f" else 2)
-    numbers = raw.astype("<f8" if wide else "<f4")
-    if not numbers.size:
-        raise RequestError("E_SHAPE", f"has shape {list(raw.shape)}; expected 1 or more elements")
-    bad = ~(abs(numbers) <= LARGEST)
-    if bad.any():
-        at = np.unravel_index(int(bad.argmax()), numbers.shape)
-        where = f" at {[int(i) for i in at]}" if at else ""
-        raise RequestError(
-            "E_VALUE", f"holds {numbers[at]}{where}; expected finite numbers that float32 can hold"
-        )
-    return numbers
-
-
-def _real_of_rank(rank: int, axes: str) -> Field:
-    def parse(value: Value) -> Array:
-        numbers = real(value)
-        if numbers.ndim != rank:
-            raise RequestError("E_SHAPE", f"has shape {list(numbers.shape)}; expected {axes}")
-        return numbers
-
-    return parse
-
-
-def _positive(value: Value) -> Array:
-    numbers = real(value)
-    if numbers.min() <= 0:
-        raise RequestError("E_VALUE", f"holds {numbers.min()}; expected numbers above 0")
-    return numbers
-
-
-def _not_negative(value: Value) -> Array:
-    numbers = real(value)
-    if numbers.min() < 0:
-        raise RequestError("E_VALUE", f"holds {numbers.min()}; expected no negative number")
-    return numbers
-
-
-def _whole(value: Value) -> Array:
-    raw = _numbers(value, "iu")
-    if raw.size and int(raw.max()) > np.iinfo(np.int64).max:
-        raise RequestError("E_VALUE", f"holds {raw.max()}; expected a smaller number")
-    return raw.astype("<i8")
-
-
-def _one(low: int, high: int) -> Field:
-    def parse(value: Value) -> Array:
-        number = _whole(value)
-        if number.size != 1:
-            raise RequestError("E_SHAPE", f"has shape {list(number.shape)}; expected one number")
-        number = number.reshape(())
-        if not low <= int(number) <= high:
-            raise RequestError("E_VALUE", f"is {int(number)}; expected {low} to {high}")
-        return number
-
-    return parse
-
-
-def _pair(low: int) -> Field:
-    high = 2**20
-
-    def parse(value: Value) -> Array:
-        numbers = _whole(value)
-        if numbers.shape not in ((), (1,), (2,)):
-            raise RequestError(
-                "E_SHAPE", f"has shape {list(numbers.shape)}; expected two numbers (y, x)"
-            )
-        if int(numbers.min()) < low or int(numbers.max()) > high:
-            raise RequestError("E_VALUE", f"is {numbers.tolist()}; expected {low} to {high}")
-        return np.array(np.broadcast_to(numbers, (2,)))
-
-    return parse
-
-
-def _padding(value: Value) -> Array:
-    if isinstance(value, str):
-        if value == "valid":
-            return np.zeros(2, "<i8")
-        raise RequestError(
-            "E_PARAM", f"is the text {value[:40]!r}; expected two numbers, or 'valid'"
-        )
-    return _pair(0)(value)
-
-
-def _sizes(value: Value) -> Array:
-    numbers = _whole(value)
-    if numbers.ndim != 1 or not 1 <= numbers.size <= 8:
-        raise RequestError(
-            "E_SHAPE", f"has shape {list(numbers.shape)}; expected 1 to 8 axis lengths"
-        )
-    count = 1
-    for n in numbers.tolist():
-        count *= n
-        if n < 1 or count > MAX_SIZE:
-            raise RequestError(
-                "E_SHAPE",
-                f"is {numbers.tolist()}; expected axes of 1 or more, {MAX_SIZE} elements at most",
-            )
-    return numbers
 
 
 # --- what the parameters of one node must have in common ---
@@ -230,8 +116,8 @@ def _conv(name: str, params: Params) -> Operation:
 
 def _pool(kind: type[SumPool] | type[AvgPool]) -> Callable[[str, Params], Operation]:
     def build(name: str, params: Params) -> Operation:
-        sizes = (_ints(params, key) for key in ("kernel_size", "stride", "padding"))
-        return kind(name, *sizes)
+        pairs = (_ints(params, key) for key in ("kernel_size", "stride", "padding"))
+        return kind(name, *pairs)
 
     return build
 
@@ -249,7 +135,7 @@ def compress(values: Array) -> NDArray[np.float32]:
     return np.array(first if (full == first).all() else full)
 
 
-def _gain_is_one(gain: Array, formula: str) -> None:
+def _gain_isone(gain: Array, formula: str) -> None:
     if (abs(gain - 1) > GAIN_TOLERANCE).any():
         worst = gain.flat[int(abs(gain - 1).argmax())]
         raise RequestError(
@@ -274,18 +160,18 @@ def _lif(params: Params, dt: float) -> LIF:
             "E_VALUE",
             f"tau holds {worst:.6g} s, with dt {dt:.6g} s the decay 1 - dt/tau leaves [0, 1)",
         )
-    _gain_is_one(params["r"] * dt / tau, "r*dt/tau")
+    _gain_isone(params["r"] * dt / tau, "r*dt/tau")
     return LIF(compress(decay), compress(params["v_threshold"]), compress(params["v_reset"]))
 
 
 def _if(params: Params, dt: float) -> IF:
-    _gain_is_one(params["r"].astype(np.float64) * dt, "r*dt")
+    _gain_isone(params["r"].astype(np.float64) * dt, "r*dt")
     return IF(compress(params["v_threshold"]), compress(params["v_reset"]))
 
 
-_PORT = NodeType({"shape": _sizes})
-_POOL = {"kernel_size": _pair(1), "stride": _pair(1), "padding": _pair(0)}
-_WEIGHT = _real_of_rank(2, "[out, in]")
+_PORT = NodeType({"shape": sizes})
+_POOL = {"kernel_size": pair(1), "stride": pair(1), "padding": pair(0)}
+_WEIGHT = real_of_rank(2, "[out, in]")
 
 TYPES: Mapping[str, NodeType] = {
     "Input": _PORT,
@@ -294,13 +180,13 @@ TYPES: Mapping[str, NodeType] = {
     "Linear": NodeType({"weight": _WEIGHT}, operation=_linear),
     "Conv2d": NodeType(
         {
-            "input_shape": _pair(1),
-            "weight": _real_of_rank(4, "[out, in/groups, y, x]"),
+            "input_shape": pair(1),
+            "weight": real_of_rank(4, "[out, in/groups, y, x]"),
             "bias": real,
-            "stride": _pair(1),
-            "padding": _padding,
-            "dilation": _pair(1),
-            "groups": _one(1, 2**20),
+            "stride": pair(1),
+            "padding": padding,
+            "dilation": pair(1),
+            "groups": one(1, 2**20),
         },
         {"input_shape": None},
         _bias_fits,
@@ -309,16 +195,16 @@ TYPES: Mapping[str, NodeType] = {
     "SumPool2d": NodeType(_POOL, operation=_pool(SumPool)),
     "AvgPool2d": NodeType(_POOL, operation=_pool(AvgPool)),
     "Flatten": NodeType(
-        {"input_type": _sizes, "start_dim": _one(-8, 8), "end_dim": _one(-8, 8)},
+        {"input_type": sizes, "start_dim": one(-8, 8), "end_dim": one(-8, 8)},
         {"input_type": None},
         operation=_flatten,
     ),
     "LIF": NodeType(
         {
-            "tau": _positive,
+            "tau": positive,
             "r": real,
             "v_leak": real,
-            "v_threshold": _not_negative,
+            "v_threshold": not_negative,
             "v_reset": real,
         },
         {"v_reset": _no_reset},
@@ -326,7 +212,7 @@ TYPES: Mapping[str, NodeType] = {
         neuron=_lif,
     ),
     "IF": NodeType(
-        {"r": real, "v_threshold": _not_negative, "v_reset": real},
+        {"r": real, "v_threshold": not_negative, "v_reset": real},
         {"v_reset": _no_reset},
         _one_shape,
         neuron=_if,

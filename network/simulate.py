@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from ..errors import RequestError
 from . import dynamics
-from .contract import Integer
+from .contract import Contract, Integer
 from .layers import Layer, Network
 from .linear import through
-from .neurons import Sum, decay_of
+from .neurons import IF, LIF, Sum, decay_of
 from .trace import Record, Trace, pack
 
 Values = NDArray[Any]
@@ -44,12 +44,10 @@ def frames_of(network: Network, x: Values, steps: int) -> tuple[Values, bool]:
 
 
 def _step_float(
-    network: Network, layer: Layer, current: Values, v: Values | None
+    contract: Contract, neuron: LIF | IF, current: Values, v: Values | None
 ) -> tuple[Values, Values, Values]:
     """(membrane before the decision, spikes, membrane after)."""
-    neuron = layer.neuron
-    assert not isinstance(neuron, Sum)  # noqa: S101 - for the type checker; Sum has no step
-    contract, kind = network.contract, current.dtype
+    kind = current.dtype
     threshold, v_reset = neuron.threshold.astype(kind), neuron.v_reset.astype(kind)
     before = np.zeros_like(current) if v is None else v
     u = dynamics.integrate(before, current, decay_of(neuron).astype(kind))
@@ -57,9 +55,9 @@ def _step_float(
     return u, spike, dynamics.reset(u, spike, threshold, v_reset, contract.reset)
 
 
-def _step_integer(layer: Layer, current: Values, v: Values | None) -> tuple[Values, Values, Values]:
-    neuron = layer.neuron
-    assert not isinstance(neuron, Sum)  # noqa: S101 - for the type checker; Sum has no step
+def _step_integer(
+    neuron: LIF | IF, current: Values, v: Values | None
+) -> tuple[Values, Values, Values]:
     dv = np.rint((1.0 - decay_of(neuron).astype(np.float64)) * 4096).astype(np.int64)
     before = np.zeros_like(current) if v is None else v
     u = dynamics.loihi_integrate(before, current, 0, dv)
@@ -67,21 +65,20 @@ def _step_integer(layer: Layer, current: Values, v: Values | None) -> tuple[Valu
     return u, spike, dynamics.loihi_reset(u, spike)
 
 
-def integer_current(network: Network, layer: Layer, total: Values) -> NDArray[np.int64]:
+def integer_current(arithmetic: Integer, layer: Layer, total: Values) -> NDArray[np.int64]:
     """A layer's summed current (B, *shape) to integer membrane units, int64.
 
     ``total`` holds weight units (sum of integer weights plus bias/64), float64; for a layer whose
     current the host computes, the float32 current itself. A synaptic sum above 24 bits is excluded
     by `check`, so the wrap of `dynamics.loihi_current` has nothing to do here.
     """
-    arithmetic = network.contract.arithmetic
-    assert isinstance(arithmetic, Integer)  # noqa: S101 - for the type checker
     scale = arithmetic.host_scale.get(layer.name)
     if scale is None:
         return np.rint(total * 64).astype(np.int64)
     exponent = arithmetic.bias_exponents[layer.name]
     mantissa = np.rint(total.astype(np.float64) * (scale * 64 / 2**exponent))
-    return dynamics.loihi_bias(np.clip(mantissa, -4096, 4095).astype(np.int64), exponent)
+    whole: NDArray[np.int64] = np.clip(mantissa, -4096, 4095).astype(np.int64)
+    return np.asarray(dynamics.loihi_bias(whole, exponent), np.int64)
 
 
 def simulate(
@@ -114,20 +111,20 @@ def simulate(
             current: Values = np.zeros((batch, *layer.shape), work)
             for synapse in layer.synapses:
                 current = current + through(synapse, values[synapse.source].astype(work))
-            if integer:
-                current = integer_current(network, layer, current)
-            if isinstance(layer.neuron, Sum):
+            if isinstance(arithmetic, Integer):
+                current = integer_current(arithmetic, layer, current)
+            neuron = layer.neuron
+            if isinstance(neuron, Sum):
                 value = current
             else:
                 v = membranes.get(layer.name)
                 u, value, membranes[layer.name] = (
-                    _step_integer(layer, current, v)
+                    _step_integer(neuron, current, v)
                     if integer
-                    else _step_float(network, layer, current, v)
+                    else _step_float(network.contract, neuron, current, v)
                 )
-                active.setdefault(layer.name, []).append(
-                    int(np.count_nonzero((current != 0) | value))
-                )
+                count = int(np.count_nonzero((current != 0) | value))
+                active.setdefault(layer.name, []).append(count)
                 if watch is not None:
                     watch(layer.name, t, u)
             values[layer.name] = value

@@ -107,7 +107,8 @@ def predictions(outputs: NDArray[Any]) -> NDArray[np.int64]:
     Sums, not means, are compared: no division rounds. Floats are summed in float64.
     """
     wide = np.int64 if outputs.dtype.kind == "i" else np.float64
-    return np.argmax(np.cumsum(outputs, axis=0, dtype=wide), axis=-1)
+    chosen: NDArray[np.int64] = np.argmax(np.cumsum(outputs, axis=0, dtype=wide), axis=-1)
+    return chosen
 
 
 @dataclass(frozen=True, eq=False)

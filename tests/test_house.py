@@ -48,7 +48,9 @@ def test_files_have_one_subject() -> None:
 
 
 def test_imports_inside_the_package_are_relative() -> None:
-    pattern = re.compile(r"^\s*(from|import) (snnpipe|network|hardware|train|export|deploy|verify)\b")
+    pattern = re.compile(
+        r"^\s*(from|import) (snnpipe|network|hardware|train|export|deploy|verify)\b"
+    )
     found = [
         f"{path.relative_to(ROOT)}:{number}"
         for path in sources()
@@ -71,8 +73,9 @@ def seconds(statement: str) -> float:
         ).stderr
         rows = [line.split("|") for line in text.splitlines() if line.count("|") == 2]
         return sum(
-            int(row[1]) / 1e6 for row in rows if row[2].startswith(" ") and row[2][1] != " "
-            and row[1].strip().isdigit()
+            int(row[1]) / 1e6
+            for row in rows
+            if row[2].startswith(" ") and row[2][1] != " " and row[1].strip().isdigit()
         )
 
     return min(once() for _ in range(3))

@@ -302,8 +302,8 @@ def _reshape(input: Carried[V], *shape: Any) -> Carried[V]:
 
 def _add(input: Any, other: Any, *, alpha: float = 1.0) -> Carried[Any]:
     _is_carried("add", input, other)
-    b = other.value if alpha == 1 else other.treatment.scale(other.value, float(alpha))
-    return input._with(input.treatment.add(input.value, b))
+    right = other.value if alpha == 1 else other.treatment.scale(other.value, float(alpha))
+    return Carried(input.treatment.add(input.value, right), input.treatment)
 
 
 def _sub(input: Any, other: Any, *, alpha: float = 1.0) -> Carried[Any]:

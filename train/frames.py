@@ -40,6 +40,15 @@ def unfolded(x: Tensor, steps: int) -> Tensor:
     return x.view(steps, size, *x.shape[1:])
 
 
+def mean_in_time(x: Tensor) -> Tensor:
+    """(1 or T, B, ...) to (B, ...), in the memory format of a step (a plain mean would lose it)."""
+    if x.shape[0] == 1:
+        return x[0]
+    if x.dim() == 5 and x[0].is_contiguous(memory_format=torch.channels_last):
+        return x.permute(0, 1, 3, 4, 2).mean(0).permute(0, 3, 1, 2)
+    return x.mean(0)
+
+
 def joined(parts: Sequence[Tensor], axis: int) -> Tensor:
     """Concatenate (1 or T, B, ...) along an axis that counts from B."""
     steps = max(part.shape[0] for part in parts)

@@ -19,7 +19,7 @@ def witness(model: nn.Module, test: Examples, scale: float, steps: int, samples:
     Spikes stand under the neuron modules' path names. Raises RequestError (E_MODEL) when a neuron
     module is used twice: its two populations would share a name.
     """
-    images, labels = (part[:samples] for part in test)
+    images, labels = test[0][:samples], test[1][:samples]
     names = {module: name for name, module in neurons(model).items()}
     spikes: dict[str, Packed] = {}
 

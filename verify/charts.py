@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 INK, LINE = "#000001", "#000002"
 SERIES = ("#000003", "#000004")
@@ -19,9 +20,9 @@ COLOURS = {
 STYLES = (("o", "-"), ("s", (0, (4, 2))))
 """Marker and dash of each series, so that colour is not all that tells them apart."""
 
-_SETTINGS = {
+_SETTINGS: Any = {
     "svg.fonttype": "none",
-    "font.size": 11,
+    "font.size": 12,
     "axes.edgecolor": LINE,
     "axes.linewidth": 1,
     "axes.spines.top": False,
@@ -75,11 +76,12 @@ def line_chart(series: Sequence[Series], title: str, unit: str = "") -> str:
 
     with mpl.rc_context():
         mpl.rcdefaults()  # a user's matplotlibrc must not show in a report
-        mpl.rcParams.update({**_SETTINGS, "svg.hashsalt": title})
+        mpl.rcParams.update(_SETTINGS)
+        mpl.rcParams["svg.hashsalt"] = title
         figure = Figure(figsize=(420 / 72, 230 / 72), dpi=72, layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
-        shift = 0.05 * (len(series) - 1)
+        shift = 0.05 * (len(series) - 1) if any(one.low for one in series) else 0.0
         for one, colour, (marker, dash) in zip(series, SERIES, STYLES, strict=False):
             axes.errorbar(
                 [step - shift for step in one.steps],
@@ -92,7 +94,7 @@ def line_chart(series: Sequence[Series], title: str, unit: str = "") -> str:
                 linewidth=1.75,
                 elinewidth=1.25,
             )
-            shift -= 0.1
+            shift = -shift
         axes.set_xlabel("steps T")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))

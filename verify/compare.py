@@ -76,7 +76,7 @@ def _differing_bits(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> int:
 
 def _unequal(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
     """Values that are not the same number; NaN differs from everything."""
-    return np.not_equal(a, b)
+    return np.asarray(a != b)
 
 
 def compare(

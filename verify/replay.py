@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..network import dynamics
+from ..network.contract import Contract
 from ..network.layers import Layer, Network
 from ..network.linear import through
-from ..network.neurons import Sum, decay_of
+from ..network.neurons import IF, LIF, Sum, decay_of
 from ..network.trace import Witness, unpack
 from .compare import First
 
@@ -56,7 +57,7 @@ def replay(network: Network, witness: Witness) -> tuple[LayerReplay, ...]:
             continue
         recorded = unpack(witness.spikes[layer.name], layer.shape)
         values[layer.name] = magnitudes[layer.name] = recorded.astype(np.float64)
-        results.append(_judge(network, layer, recorded, current, terms))
+        results.append(_judge(network.contract, layer, layer.neuron, recorded, current, terms))
     return tuple(results)
 
 
@@ -75,10 +76,13 @@ def _current(
 
 
 def _judge(
-    network: Network, layer: Layer, recorded: NDArray[np.uint8], current: Values, terms: Values
+    contract: Contract,
+    layer: Layer,
+    neuron: LIF | IF,
+    recorded: NDArray[np.uint8],
+    current: Values,
+    terms: Values,
 ) -> LayerReplay:
-    neuron, contract = layer.neuron, network.contract
-    assert not isinstance(neuron, Sum)  # noqa: S101 - for the type checker; handled by the caller
     decay = decay_of(neuron).astype(np.float64)
     threshold, v_reset = neuron.threshold.astype(np.float64), neuron.v_reset.astype(np.float64)
     v, size = np.zeros_like(current[0]), np.zeros_like(current[0])

@@ -63,7 +63,7 @@ class Paired:
         """Exact two-sided McNemar test: the discordant images split evenly."""
         discordant = self.lost + self.gained
         tail = sum(math.comb(discordant, k) for k in range(min(self.lost, self.gained) + 1))
-        return min(1.0, 2 * tail / 2**discordant)
+        return min(1.0, float(2 * tail / 2**discordant))
 
 
 def accuracy(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> Accuracy:

@@ -20,7 +20,7 @@ def load() -> ModuleType:
             f"the event engine is not built here ({error}); `pip install .` "
             "builds it where there is a C++17 compiler (`pip install -e .` in a clone)",
         ) from error
-    found = _engine.build_info()["interface"]
+    found = getattr(_engine, "INTERFACE", None)
     if found != INTERFACE:
         raise CouldNotRunError(
             "E_MISSING",

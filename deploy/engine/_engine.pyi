@@ -4,6 +4,8 @@ from typing import Any, Generic, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+INTERFACE: int
+
 _Value = TypeVar("_Value", np.float32, np.int32)
 _Axes = tuple[int, int, int]
 _Pair = tuple[int, int]

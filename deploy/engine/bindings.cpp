@@ -20,7 +20,7 @@ namespace py = pybind11;
 namespace snnpipe {
 namespace {
 
-// The interface that event.py was written for; a stale build is told apart by it.
+// What Python expects to find (`INTERFACE` in __init__.py): tells a stale build apart.
 constexpr int kInterface = 1;
 
 using Axes = std::array<std::size_t, 3>;
@@ -230,6 +230,7 @@ py::dict build_info() {
 PYBIND11_MODULE(_engine, m) {
   using namespace snnpipe;
   m.doc() = "Event-driven spiking networks: plans are built once and run on batches.";
+  m.attr("INTERFACE") = kInterface;
   m.def("build_info", &build_info);
   bind<float>(m, "FloatBuilder", "FloatPlan")
       .def("spiking",

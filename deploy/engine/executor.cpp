@@ -149,8 +149,9 @@ class Run {
     }
     source.values = activity_[g].values.buffer.data();
     const std::size_t lanes = group.shape.blocks() * kLanes;
-    source.strides = group.kind == Kind::input ? Strides{group.shape.size(), 1, source.pixels}
-                                               : Strides{source.pixels * lanes, lanes, 1};
+    source.padded = group.kind != Kind::input;
+    source.strides = source.padded ? Strides{source.pixels * lanes, lanes, 1}
+                                   : Strides{group.shape.size(), 1, source.pixels};
     return source;
   }
 

@@ -78,6 +78,7 @@ struct Source {
   const uint64_t* masks = nullptr;  // spikes, or
   const T* values = nullptr;        // graded values
   Strides strides{};
+  bool padded = false;  // the channels of a pixel fill whole rows of 64
   std::size_t words = 0, pixels = 0, channels = 0;
   std::size_t frames = 1;  // per sample; 1 when nothing changes from step to step
 };
@@ -99,7 +100,7 @@ SNNPIPE_INLINE void add_pixel(Lanes<T, W>& sum, const Source<T>& source, std::si
                               std::size_t pixel, std::size_t block) {
   if (source.masks != nullptr) {
     add_mask(sum, source.masks[(frame * source.pixels + pixel) * source.words + block]);
-  } else if (source.strides.channel == 1) {
+  } else if (source.padded) {
     const Strides& by = source.strides;
     sum.add(source.values + frame * by.frame + pixel * by.pixel + block * kLanes);
   } else {

@@ -38,8 +38,19 @@ SNNPIPE_INLINE uint64_t float_step(const Neurons<float>& neurons, std::size_t pi
 #pragma GCC unroll 16
   for (int j = 0; j < Lanes<float, W>::kCount; ++j) {
     const Values u = decay[j] * v[j] + input[j];
-    const Flags spike = AtThreshold ? u >= threshold[j] : u > threshold[j];
-    const Values after = Subtracts ? u - threshold[j] : rest[j];
+    Flags spike;
+    Values after;
+    // `if constexpr`, since g++ 12 takes a vector comparison inside ?: apart, lane by lane.
+    if constexpr (AtThreshold) {
+      spike = u >= threshold[j];
+    } else {
+      spike = u > threshold[j];
+    }
+    if constexpr (Subtracts) {
+      after = u - threshold[j];
+    } else {
+      after = rest[j];
+    }
     v[j] = spike ? after : u;
     reinterpret_cast<Flags*>(fired)[j] = spike;
     counts[j] -= (input[j] != 0.0f) | spike;

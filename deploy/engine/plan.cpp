@@ -20,12 +20,14 @@ constexpr int32_t kLargestBias = 1 << 28;
 }
 
 std::string text(const std::vector<std::size_t>& shape) {
-  std::string out = "(";
-  for (std::size_t axis : shape) out += std::to_string(axis) + ",";
-  return out + ")";
+  std::string out;
+  for (std::size_t axis : shape) out += (out.empty() ? "" : ", ") + std::to_string(axis);
+  return "(" + out + ")";
 }
 
-std::string text(const Shape& s) { return text(std::vector<std::size_t>{s.channels, s.height, s.width}); }
+std::string text(const Shape& s) {
+  return text(std::vector<std::size_t>{s.channels, s.height, s.width});
+}
 
 void check_shape(const Shape& shape) {
   for (std::size_t axis : {shape.channels, shape.height, shape.width}) {
@@ -166,7 +168,7 @@ template <class T>
 Buffer<T> bias_rows(const std::string& edge, const Shape& target, const View<T>& bias) {
   if (bias.shape.size() != 1 || bias.shape[0] != target.channels) {
     fail(edge, "the bias has shape " + text(bias.shape) + "; expected (" +
-                   std::to_string(target.channels) + ",)");
+                   std::to_string(target.channels) + ")");
   }
   check_finite(edge + ", bias", bias.data, bias.size());
   Buffer<T> rows(target.blocks() * kLanes);

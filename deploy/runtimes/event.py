@@ -268,7 +268,9 @@ class EventSession:
         frames, static = frames_of(self.network, x, steps)
         shown = frames[:1] if static else frames
         inputs = [self._flat(shown, static)] if self.network.input in self.groups else []
-        inputs += [self._host_current(layer, shown, static) for layer in self.host]
+        arithmetic = self.network.contract.arithmetic
+        if isinstance(arithmetic, Integer):
+            inputs += [self._host_current(arithmetic, layer, shown, static) for layer in self.host]
         try:
             outputs, fired, spikes, currents, _, active = self.plan.run(
                 inputs, steps, spikes=record.spikes, currents=record.currents
@@ -300,7 +302,9 @@ class EventSession:
         flat = np.ascontiguousarray(shown.reshape(*shown.shape[:2], -1))
         return flat[0] if static else flat
 
-    def _host_current(self, layer: Layer, shown: Values, static: bool) -> NDArray[np.int32]:
+    def _host_current(
+        self, arithmetic: Integer, layer: Layer, shown: Values, static: bool
+    ) -> NDArray[np.int32]:
         """The current that the host writes as biases, (B, N) or (T, B, N), membrane units."""
         if not np.isfinite(shown).all():
             raise RequestError("E_INPUT", "the input holds a value that is not finite")
@@ -309,7 +313,7 @@ class EventSession:
             total = np.zeros((frame.shape[0], *layer.shape), np.float32)
             for synapse in layer.synapses:
                 total = total + through(synapse, frame.astype(np.float32))
-            current = integer_current(self.network, layer, total)
+            current = integer_current(arithmetic, layer, total)
             currents.append(current.reshape(frame.shape[0], -1).astype(np.int32))
         return currents[0] if static else np.stack(currents)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from snnpipe.network.layers import (
     Flatten,
     Layer,
     Network,
+    Operation,
     SumPool,
     Synapse,
 )
@@ -145,24 +147,35 @@ def test_off_the_grid_neither_batch_nor_machine_changes_a_bit() -> None:
     np.testing.assert_allclose(reference.currents["one"], whole.currents["one"], atol=1e-5)
 
 
-def test_wide_channels_groups_dilation_and_pools_equal_the_reference() -> None:
-    network = off_grid()
+def on_the_grid(operation: Operation) -> Operation:
+    """Weights to sixteenths, and means over four."""
+    if isinstance(operation, AvgPool):
+        return replace(operation, kernel=(2, 2), padding=(0, 0))
+    if not isinstance(operation, (Conv, Dense)):
+        return operation
+    bias = None if operation.bias is None else np.round(operation.bias * 16) / 16
+    return replace(operation, weight=np.round(operation.weight * 16) / 16, bias=bias)
+
+
+def changed(network: Network, change: Callable[[Operation], Operation]) -> Network:
+    """The network with every operation changed."""
     layers = []
     for layer in network.layers:
-        (synapse,) = layer.synapses
-        operations = []
-        for op in synapse.operations:
-            if isinstance(op, (Conv, Dense)):
-                bias = None if op.bias is None else np.round(op.bias * 16) / 16
-                op = replace(op, weight=np.round(op.weight * 16) / 16, bias=bias)
-            elif isinstance(op, AvgPool):
-                op = replace(op, kernel=(2, 2), padding=(0, 0))
-            operations.append(op)
-        layers.append(replace(layer, synapses=(replace(synapse, operations=tuple(operations)),)))
-    network = replace(network, layers=tuple(layers))
+        synapses = tuple(
+            replace(synapse, operations=tuple(map(change, synapse.operations)))
+            for synapse in layer.synapses
+        )
+        layers.append(replace(layer, synapses=synapses))
+    return replace(network, layers=tuple(layers))
+
+
+def test_wide_channels_groups_dilation_and_pools_equal_the_reference() -> None:
+    network = changed(off_grid(), on_the_grid)
     x = frames(replace(network, contract=replace(network.contract, input_levels=3)), 9, 4)
     record = Record(3, 4)
-    assert differences(run(network, x, "", record), simulate(network, x, 6, record)) == []
+    expected = simulate(network, x, 6, record)
+    assert differences(run(network, x, "", record), expected) == []
+    assert expected.fired["two"].any()
 
 
 def test_chains_of_operations_and_flattened_layers() -> None:
@@ -202,40 +215,35 @@ def test_a_run_of_several_tiles_is_the_run_of_one() -> None:
 
 
 def integers(network: Network, seed: int, host: bool) -> Network:
-    """The same shapes in Loihi's integers: even weights, biases, thresholds and leaks at random."""
+    """The same shapes in Loihi's integers: even weights, biases, thresholds and leaks at random.
+
+    With ``host`` the first layer keeps its floats.
+    """
     rng = np.random.default_rng(seed)
-    layers = []
-    for layer in network.layers:
-        first = host and layer is network.layers[0]
-        synapses = []
-        for synapse in layer.synapses:
-            operations = []
-            for op in synapse.operations:
-                if isinstance(op, AvgPool):
-                    op = SumPool(op.name, op.kernel, op.stride, op.padding)
-                if isinstance(op, (Dense, Conv)):
-                    weight = rng.integers(-128, 128, op.weight.shape) * 2.0
-                    size = op.weight.shape[:1]
-                    bias = None if op.bias is None else rng.integers(-4096, 4096, size) * 4 / 64
-                    if first:
-                        weight, bias = op.weight, op.bias
-                    bias = None if bias is None else bias.astype(np.float32)
-                    op = replace(op, weight=weight.astype(np.float32), bias=bias)
-                operations.append(op)
-            synapses.append(replace(synapse, operations=tuple(operations)))
-        neuron = layer.neuron
-        if not isinstance(neuron, Sum):
-            dv = rng.integers(0, 4097, decay_of(neuron).shape)
-            threshold = rng.integers(1, 900, neuron.threshold.shape).astype(np.float32)
+
+    def whole(operation: Operation) -> Operation:
+        if isinstance(operation, AvgPool):
+            return SumPool(operation.name, operation.kernel, operation.stride, operation.padding)
+        if not isinstance(operation, (Conv, Dense)):
+            return operation
+        weight = (rng.integers(-128, 128, operation.weight.shape) * 2).astype(np.float32)
+        bias = (rng.integers(-4096, 4096, len(weight)) * 4 / 64).astype(np.float32)
+        return replace(operation, weight=weight, bias=None if operation.bias is None else bias)
+
+    layers = list(changed(network, whole).layers)
+    for index, layer in enumerate(layers):
+        if not isinstance(layer.neuron, Sum):
+            dv = rng.integers(0, 4097, decay_of(layer.neuron).shape)
+            threshold = rng.integers(1, 900, layer.neuron.threshold.shape).astype(np.float32)
             neuron = LIF(((4096 - dv) / 4096).astype(np.float32), threshold)
-        layers.append(replace(layer, synapses=tuple(synapses), neuron=neuron))
-    scales = {network.layers[0].name: 300} if host else {}
-    exponents = {layer.name: 2 for layer in network.layers}
-    arithmetic = Integer(8, exponents, scales)
-    scale = network.contract.input_scale if host else 1.0
-    contract = replace(
-        network.contract, arithmetic=arithmetic, compare="gt", reset="value", input_scale=scale
-    )
+            layers[index] = replace(layer, neuron=neuron)
+    if host:
+        layers[0] = replace(layers[0], synapses=network.layers[0].synapses)
+    scales = {layers[0].name: 300} if host else {}
+    arithmetic = Integer(8, {layer.name: 2 for layer in layers}, scales)
+    contract = replace(network.contract, arithmetic=arithmetic, compare="gt", reset="value")
+    if not host:
+        contract = replace(contract, input_scale=1.0)
     return replace(network, layers=tuple(layers), contract=contract)
 
 
@@ -263,7 +271,9 @@ def test_integer_networks_are_the_references(
 def test_integer_sums_that_join_two_branches() -> None:
     neuron = LIF(np.full((), 3000 / 4096, np.float32), np.full((2, 1, 1), 9, np.float32))
     conv = Conv("c", np.array([[[[3.0]]], [[[-5.0]]]], np.float32))
-    dense = Dense("d", np.array([[2, -4, 6, 8, -2, 0, 2, 2]], np.float32), np.array([0.5], np.float32))
+    dense = Dense(
+        "d", np.array([[2, -4, 6, 8, -2, 0, 2, 2]], np.float32), np.array([0.5], np.float32)
+    )
     layers = (
         Layer("a", neuron, (2, 2, 2), (Synapse("in", (conv,)),)),
         Layer("b", Sum(), (2, 2, 2), (Synapse("a"), Synapse("a"))),
@@ -278,9 +288,11 @@ def test_integer_sums_that_join_two_branches() -> None:
 
 
 def refusal(network: Network, x: Any = None, runtime: Any = PLUGIN) -> RequestError:
+    def attempt() -> None:
+        runtime.open(network, None).run(x, network.contract.steps)
+
     with pytest.raises(RequestError) as caught:
-        session = runtime.open(network, None)
-        session.run(x, network.contract.steps)
+        attempt()
     return caught.value
 
 
@@ -343,9 +355,9 @@ def test_integers_that_are_none_are_refused(network: Network) -> None:
     error = refusal(with_first(network, synapses=(replace(synapse, operations=(*others, huge)),)))
     assert (error.code, "may reach" in error.message) == ("E_ENGINE", True)
     pooled = (AvgPool("q", (1, 1), (1, 1)), *synapse.operations)
-    changed = with_first(network, synapses=(replace(synapse, operations=pooled),))
-    assert "no mean" in refusal(changed).message
-    assert "runtime 'loihi'" in refusal(changed, runtime=LOIHI).message
+    mean = with_first(network, synapses=(replace(synapse, operations=pooled),))
+    assert "no mean" in refusal(mean).message
+    assert "runtime 'loihi'" in refusal(mean, runtime=LOIHI).message
 
 
 def test_loihi_runs_integers_only() -> None:
@@ -365,7 +377,9 @@ def test_loihi_runs_integers_only() -> None:
 def test_an_engine_that_is_not_built_says_how_to_build_it(monkeypatch: pytest.MonkeyPatch) -> None:
     find = builtins.__import__
 
-    def without(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+    def without(
+        name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
+    ) -> Any:
         if "_engine" in (fromlist or ()):
             raise ImportError("no such module")
         return find(name, globals, locals, fromlist, level)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -300,7 +301,7 @@ def test_layers_of_one_depth_come_in_the_order_of_their_numbers() -> None:
 
 @given(
     st.lists(
-        st.one_of(st.just(0.0), st.floats(2.0**-23, float(np.nextafter(np.float32(1), 0)), width=32)),
+        st.one_of(st.just(0.0), st.floats(2.0**-23, 1 - 2.0**-24, width=32)),
         min_size=1, max_size=40,
     )
 )  # fmt: skip
@@ -320,7 +321,7 @@ def test_decays_come_back_in_every_bit(values: list[float]) -> None:
 
 def test_a_decay_that_tau_cannot_hold_is_refused() -> None:
     lif = LIF(np.array(2.0**-60, np.float32), np.array(1.0, np.float32))
-    with pytest.raises(RequestError, match="layer 'x' has the decay 8.67361738e-19"):
+    with pytest.raises(RequestError, match=r"layer .x. has the decay 8.67361738e-19"):
         neuron_node("x", lif, (3,), 1e-4)
 
 
@@ -379,7 +380,7 @@ def test_a_cycle_is_named_node_by_node() -> None:
     assert caught.value.code == "E_CYCLE"
     cycle = caught.value.message.split("nodes ")[1].split(" form")[0].split(" -> ")
     assert sorted(cycle[:-1]) == ["b", "b.w", "c", "c.w"]
-    assert set(zip(cycle, cycle[1:], strict=False)) <= set(looped.edges)
+    assert set(pairwise(cycle)) <= set(looped.edges)
 
 
 def test_branches_of_different_shape_do_not_meet() -> None:

@@ -470,13 +470,59 @@ def test_bombs_are_refused_before_memory_is_taken(good: bytes, tmp_path: Path) -
     assert int(peak) < 400
 
 
-def test_shared_long_texts_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+def test_long_texts_are_refused_before_they_are_read(tmp_path: Path) -> None:
     path = tmp_path / "x.nir"
     with h5py.File(path, "w") as file:
         file.create_dataset("node/edges", data=[["a" * 5000, "b"]], dtype=TEXT)
         file.create_dataset("version", data="1.0.8", dtype=TEXT)
-    with pytest.raises(NirFileError, match="text of 5000 bytes"):
+    with pytest.raises(NirFileError, match="text of 5000 bytes") as caught:
         read_graph(path)
+    assert caught.value.code == "E_LIMIT"
+
+
+def test_texts_in_pieces_are_refused(good: bytes, tmp_path: Path) -> None:
+    edges = [["conv", "lif"]] * 3
+    edit = _put("node/edges", edges, dtype=TEXT, compression="gzip")
+    _refused(_edited(good, edit, tmp_path / "x.nir"), "E_FORMAT")
+
+
+HEAP_DAMAGE: dict[str, tuple[int, bytes]] = {
+    "no signature": (0, b"LCOG"),
+    "another version": (4, b"\x02"),
+    "larger than the file": (8, (2**40).to_bytes(8, "little")),
+    "larger than any": (8, (2**64 - 1).to_bytes(8, "little")),
+    "no room for an object": (8, (16).to_bytes(8, "little")),
+    "a first object without end": (24, (2**64 - 16).to_bytes(8, "little")),
+    "a first object of another number": (16, b"\x09\x09"),
+}
+
+
+@pytest.mark.parametrize("row", HEAP_DAMAGE)
+def test_a_damaged_heap_is_refused_and_ends(row: str, good: bytes, tmp_path: Path) -> None:
+    """HDF5 2.0.0 itself follows some of these without end."""
+    at, patch = HEAP_DAMAGE[row]
+    damaged = bytearray(good)
+    start = damaged.index(b"GCOL")
+    damaged[start + at : start + at + len(patch)] = patch
+    path = tmp_path / "x.nir"
+    path.write_bytes(damaged)
+    with pytest.raises(NirFileError) as caught:
+        read_graph(path)
+    assert caught.value.code in ("E_FORMAT", "E_LIMIT")
+
+
+def test_a_text_that_is_not_utf8_is_refused(good: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.nir"
+    path.write_bytes(good.replace(b"NIRGraph", b"NIR\xffraph"))
+    _refused(path, "E_FORMAT")
+
+
+def test_a_name_that_is_not_utf8_is_refused(good: bytes, tmp_path: Path) -> None:
+    def rename(file: h5py.File) -> None:
+        group = file["node/nodes"].id
+        group.links.move(b"flat", group, b"fl\xff")
+
+    _refused(_edited(good, rename, tmp_path / "x.nir"), "E_NAME")
 
 
 # --- damage ---

@@ -1,4 +1,4 @@
-// The fused neuron of training on a CPU: one pass over memory per layer, float32.
+// The fused neuron of training on a CPU, float32: every array crosses memory once.
 //
 // It repeats the step of network/dynamics.py (integrate, decide, reset): a rounded product, then a
 // rounded sum, never fused (-ffp-contract=off), so its spikes equal the eager path's bit for bit.
@@ -32,7 +32,9 @@ namespace {
 
 namespace py = pybind11;
 
-constexpr std::int64_t BLOCK = 1024;  // elements whose state stays in the first-level cache
+// Elements that go through a step together where the state is one float each and waits in the
+// first-level cache; threads part the elements at multiples of this.
+constexpr std::int64_t BLOCK = 1024;
 
 enum Surrogate { SIGMOID, TRIANGLE };
 
@@ -92,8 +94,7 @@ INLINE typename V::F exp_negative(const typename V::F& wanted) {
     using F = typename V::F;
     using I = typename V::I;
     const F least = F{} - 87.0f;
-    const I low = wanted < least;
-    const F x = keep<V>(~low, wanted) + keep<V>(low, least);
+    const F x = wanted > least ? wanted : least;
     const float round = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
     const F shifted = x * 1.44269504f + round;
     const F n = shifted - round;
@@ -133,10 +134,9 @@ INLINE typename V::F through_reset(const typename V::F& u, const typename V::F& 
 }
 
 template <class V, bool SUBTRACT>
-INLINE typename V::F after_reset(const typename V::F& u, const typename V::I& fired,
-                                 const typename V::F& spike, const Neuron& neuron) {
-    if (SUBTRACT) return u - neuron.threshold * spike;
-    return keep<V>(~fired, u);
+INLINE typename V::F after_reset(const typename V::F& u, const typename V::F& spike,
+                                 const Neuron& neuron) {
+    return SUBTRACT ? u - neuron.threshold * spike : u - u * spike;
 }
 
 struct Stream {
@@ -149,41 +149,29 @@ struct Stream {
 };
 
 // Spikes, their mean over time, and the eligibility kappa = (1/T) sum_t h(u_t - threshold) e_t with
-// e_0 = 1, e_{t+1} = 1 + decay * through_reset_t * e_t (arXiv 2410.11488).
+// e_0 = 1, e_{t+1} = 1 + decay * through_reset_t * e_t (arXiv 2410.11488). A vector of neurons goes
+// through all steps with its four states in registers: in blocks the states' traffic costs more.
 template <class V, bool SUBTRACT, bool DETACH, int SURROGATE>
 INLINE void run(const Stream& job, std::int64_t begin, std::int64_t end) {
     using F = typename V::F;
     const Neuron neuron = job.neuron;
     const float steps = static_cast<float>(job.steps);
     const F one = F{} + 1.0f;
-    alignas(64) float v[BLOCK], e[BLOCK], sum[BLOCK], count[BLOCK];
-    for (std::int64_t b = begin; b < end; b += BLOCK) {
-        const std::int64_t n = std::min(BLOCK, end - b);
-        std::fill_n(v, BLOCK, 0.0f);
-        std::fill_n(e, BLOCK, 1.0f);
-        std::fill_n(sum, BLOCK, 0.0f);
-        std::fill_n(count, BLOCK, 0.0f);
+    for (std::int64_t i = begin; i < end; i += V::lanes) {
+        F v = {}, sum = {}, count = {}, eligible = one;
         for (std::int64_t t = 0; t < job.steps; ++t) {
-            const float* c = job.current.at(t, b);
-            float* s = job.spikes.at(t, b);
-            for (std::int64_t i = 0; i < n; i += V::lanes) {
-                const F u = neuron.decay * load<V>(v + i, BLOCK) + load<V>(c + i, n - i);
-                const typename V::I fired = u >= neuron.fires_at;
-                const F spike = keep<V>(fired, one);
-                const F h = surrogate<V, SURROGATE>(u - neuron.threshold, neuron.width);
-                const F eligible = load<V>(e + i, BLOCK);
-                const F rho = through_reset<V, SUBTRACT, DETACH>(u, spike, h, neuron);
-                store<V>(s + i, spike, n - i);
-                store<V>(sum + i, load<V>(sum + i, BLOCK) + h * eligible, BLOCK);
-                store<V>(count + i, load<V>(count + i, BLOCK) + spike, BLOCK);
-                store<V>(e + i, 1.0f + neuron.decay * rho * eligible, BLOCK);
-                store<V>(v + i, after_reset<V, SUBTRACT>(u, fired, spike, neuron), BLOCK);
-            }
+            const F u = neuron.decay * v + load<V>(job.current.at(t, i), end - i);
+            const F spike = keep<V>(u >= neuron.fires_at, one);
+            const F h = surrogate<V, SURROGATE>(u - neuron.threshold, neuron.width);
+            const F rho = through_reset<V, SUBTRACT, DETACH>(u, spike, h, neuron);
+            store<V>(job.spikes.at(t, i), spike, end - i);
+            sum = sum + h * eligible;
+            count = count + spike;
+            eligible = 1.0f + neuron.decay * rho * eligible;
+            v = after_reset<V, SUBTRACT>(u, spike, neuron);
         }
-        for (std::int64_t i = 0; i < n; i += V::lanes) {
-            store<V>(job.kappa + b + i, load<V>(sum + i, BLOCK) / steps, n - i);
-            store<V>(job.rate + b + i, load<V>(count + i, BLOCK) / steps, n - i);
-        }
+        store<V>(job.kappa + i, sum / steps, end - i);
+        store<V>(job.rate + i, count / steps, end - i);
     }
 }
 
@@ -211,11 +199,10 @@ INLINE void run(const Forward& job, std::int64_t begin, std::int64_t end) {
             float* m = keeps ? job.membrane.at(t, b) : nullptr;
             for (std::int64_t i = 0; i < n; i += V::lanes) {
                 const F u = neuron.decay * load<V>(v + i, BLOCK) + load<V>(c + i, n - i);
-                const typename V::I fired = u >= neuron.fires_at;
-                const F spike = keep<V>(fired, one);
+                const F spike = keep<V>(u >= neuron.fires_at, one);
                 store<V>(s + i, spike, n - i);
                 if (keeps) store<V>(m + i, u, n - i);
-                store<V>(v + i, after_reset<V, SUBTRACT>(u, fired, spike, neuron), BLOCK);
+                store<V>(v + i, after_reset<V, SUBTRACT>(u, spike, neuron), BLOCK);
             }
         }
     }

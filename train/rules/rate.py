@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import neuron, normalise
-from ..frames import folded, in_time, joined, through, unfolded
+from ..frames import folded, in_time, joined, mean_in_time, through, unfolded
 from ..modules import IF, LIF
 from ..operations import FixedMap, LinearMap, Norm
 from ..protocol import Loss
@@ -30,10 +30,6 @@ class Pair:
 
     stream: Tensor
     rate: Tensor
-
-
-def _mean(stream: Tensor) -> Tensor:
-    return stream[0] if stream.shape[0] == 1 else stream.mean(0)
 
 
 class _LinearOfRate(torch.autograd.Function):
@@ -84,7 +80,7 @@ class OnRates:
         """A convolution or a matrix product: only the stream runs through it."""
         with torch.no_grad():
             stream = folded(operation, value.stream)
-            mean = _mean(stream)
+            mean = mean_in_time(stream)
         rate = _LinearOfRate.apply(  # type: ignore[no-untyped-call]
             value.rate, operation.weight, operation.bias, mean, operation
         )
@@ -124,7 +120,7 @@ class OnRates:
         """A function that is not linear: its slope at the rate, the true mean as value."""
         with torch.no_grad():
             stream = folded(function, value.stream)
-            mean = _mean(stream)
+            mean = mean_in_time(stream)
         slope = function(value.rate)
         return Pair(stream, mean + (slope - slope.detach()))
 
@@ -138,7 +134,7 @@ class Rate:
     def __call__(self, model: nn.Module, frames: Tensor, steps: int) -> Tensor:
         """Mean output over time (B, K), with a graph through the rates."""
         shown = in_time(frames, steps)
-        return through(model, Pair(shown.detach(), _mean(shown)), OnRates(steps)).rate
+        return through(model, Pair(shown.detach(), mean_in_time(shown)), OnRates(steps)).rate
 
 
 PLUGIN = Rate()

@@ -1,0 +1,166 @@
+"""Milliseconds per sample of a Fashion-MNIST-sized net: the event engine, numpy, onnxruntime.
+
+The net: conv 16 stride 2, conv 32, conv 64 stride 2, conv 64 (3x3, padding 1, each with LIF), then
+a linear read-out of 10, on 1x28x28, T = 4. Weights are random on a grid of 1/256; each threshold is
+set where about 15 % of the layer's neurons fire per step. CPU time of one thread, the best of
+several. onnxruntime runs the four steps unrolled in one graph with the first convolution computed
+once. Run as `OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/engine.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from snnpipe.deploy.engine import load
+from snnpipe.deploy.runtimes.event import PLUGIN
+from snnpipe.network.contract import Contract
+from snnpipe.network.layers import Conv, Dense, Flatten, Layer, Network, Synapse
+from snnpipe.network.neurons import LIF, Sum
+from snnpipe.network.simulate import simulate
+from snnpipe.network.trace import Record
+
+STEPS = 4
+DENSITY = 0.15
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+def images(samples: int) -> np.ndarray:
+    """(B, 1, 28, 28), multiples of 1/256, half of the pixels dark."""
+    rng = np.random.default_rng(1)
+    levels = rng.integers(0, 256, (samples, 1, 28, 28))
+    return (levels * (rng.random(levels.shape) < 0.5) / 256).astype(np.float32)
+
+
+def net() -> Network:
+    """The net of the table, thresholds set layer by layer."""
+    rng = np.random.default_rng(0)
+    contract = Contract(STEPS, input_scale=1 / 256, input_levels=255)
+    layers: list[Layer] = []
+    source, channels, size = "input", 1, 28
+    for name, out, stride in (("a", 16, 2), ("b", 32, 1), ("c", 64, 2), ("d", 64, 1)):
+        scale = np.sqrt(3 / (9 * channels))
+        weight = np.round(rng.normal(0, scale, (out, channels, 3, 3)) * 256) / 256
+        conv = Conv(f"{name}.conv", weight.astype(np.float32), None, (stride, stride), (1, 1))
+        size = (size - 1) // stride + 1
+        synapse = Synapse(source, (conv,))
+        probe = Layer(name, Sum(), (out, size, size), (synapse,))
+        network = Network("input", (1, 28, 28), (*layers, probe), name, contract)
+        current = simulate(network, images(16), STEPS).outputs
+        threshold = np.float32(np.quantile(current, 1 - DENSITY))
+        lif = LIF(np.full((), 0.25, np.float32), np.full((), threshold, np.float32))
+        layers.append(replace(probe, neuron=lif))
+        source, channels = name, out
+    weight = np.round(rng.normal(0, 0.02, (10, channels * size * size)) * 256) / 256
+    chain = (Flatten("flat"), Dense("fc", weight.astype(np.float32)))
+    layers.append(Layer("out", Sum(), (10,), (Synapse(source, chain),)))
+    return Network("input", (1, 28, 28), tuple(layers), "out", contract)
+
+
+def unrolled(network: Network) -> Run | None:
+    """The net in onnxruntime; None where it is not installed."""
+    try:
+        import onnx
+        import onnxruntime
+        from onnx import TensorProto, helper, numpy_helper
+    except ImportError:
+        return None
+    nodes, constants = [], []
+
+    def constant(name: str, value: np.ndarray) -> str:
+        constants.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
+        return name
+
+    *spiking, last = network.layers
+    membranes: dict[str, str] = {}
+    outputs = []
+    for t in range(STEPS):
+        value = "input"
+        for layer in spiking:
+            n, conv, lif = f"{layer.name}{t}", layer.synapses[0].operations[0], layer.neuron
+            assert isinstance(conv, Conv)
+            assert isinstance(lif, LIF)
+            if t == 0:
+                constant(f"{layer.name}.w", conv.weight)
+                constant(f"{layer.name}.decay", lif.decay)
+                constant(f"{layer.name}.threshold", lif.threshold)
+            current = f"{n}.c" if value != "input" else f"{layer.name}.c"
+            if value != "input" or t == 0:
+                pads, strides = [1, 1, 1, 1], list(conv.stride)
+                ends = [value, f"{layer.name}.w"]
+                nodes.append(helper.make_node("Conv", ends, [current], pads=pads, strides=strides))
+            u = current
+            if layer.name in membranes:
+                leak = [membranes[layer.name], f"{layer.name}.decay"]
+                nodes.append(helper.make_node("Mul", leak, [f"{n}.leak"]))
+                nodes.append(helper.make_node("Add", [f"{n}.leak", current], [f"{n}.u"]))
+                u = f"{n}.u"
+            nodes.append(helper.make_node("Greater", [u, f"{layer.name}.threshold"], [f"{n}.b"]))
+            nodes.append(helper.make_node("Cast", [f"{n}.b"], [f"{n}.s"], to=TensorProto.FLOAT))
+            nodes.append(helper.make_node("Mul", [u, f"{n}.s"], [f"{n}.off"]))
+            nodes.append(helper.make_node("Sub", [u, f"{n}.off"], [f"{n}.v"]))
+            membranes[layer.name], value = f"{n}.v", f"{n}.s"
+        dense = last.synapses[0].operations[-1]
+        assert isinstance(dense, Dense)
+        if t == 0:
+            constant("fc.w", dense.weight)
+        nodes.append(helper.make_node("Flatten", [value], [f"flat{t}"]))
+        nodes.append(helper.make_node("Gemm", [f"flat{t}", "fc.w"], [f"out{t}"], transB=1))
+        outputs.append(f"out{t}")
+    shown = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["B", 1, 28, 28])
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", 10]) for name in outputs]
+    graph = helper.make_graph(nodes, "net", [shown], ends, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return lambda x: np.stack(session.run(outputs, {"input": x}))
+
+
+def milliseconds(run: Run, x: np.ndarray, batch: int) -> float:
+    """CPU milliseconds per sample, the best of several passes over ``x``."""
+    best = float("inf")
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        begin = time.process_time()
+        for first in range(0, len(x), batch):
+            run(x[first : first + batch])
+        best = min(best, time.process_time() - begin)
+    return best / len(x) * 1e3
+
+
+def main() -> None:
+    """Print the table."""
+    network, x = net(), images(64)
+    session = PLUGIN.open(network, None)
+    trace = session.run(x, STEPS)
+    reference = simulate(network, x, STEPS)
+    assert np.array_equal(trace.outputs, reference.outputs)
+    info = load().build_info()
+    density = {
+        layer.name: f"{trace.fired[layer.name].sum() / (layer.size * STEPS * 64):.0%}"
+        for layer in network.layers[:-1]
+    }
+    print(f"compiler {info['compiler']}, instruction set {info['isa']}, spikes per step {density}")
+    runs: dict[str, Run | None] = {
+        "event engine": lambda x: session.run(x, STEPS, Record(0)).outputs,
+        "event engine, all spikes kept": lambda x: session.run(x, STEPS).outputs,
+        "numpy reference": lambda x: simulate(network, x, STEPS, Record(0)).outputs,
+        "onnxruntime, unrolled": unrolled(network),
+    }
+    print(f"{'ms per sample, one thread':32}{'batch 1':>10}{'batch 64':>10}")
+    for name, run in runs.items():
+        if run is None:
+            print(f"{name:32}{'not installed':>20}")
+            continue
+        assert np.array_equal(run(x), reference.outputs), name
+        print(f"{name:32}{milliseconds(run, x, 1):10.3f}{milliseconds(run, x, 64):10.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""The extension by itself: order of sums, integer steps, what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from snnpipe.network import dynamics
+from snnpipe.network.layers import Conv
+from snnpipe.network.linear import apply
+
+engine = pytest.importorskip(
+    "snnpipe.deploy.engine._engine", reason="the event engine is not built here"
+)
+WIDEST = engine.build_info()["isa"]
+ISAS = ["base", "v3", "v4"][: 1 + ["base", "v3", "v4"].index(WIDEST)]
+ONE = np.ones(1, np.float32)
+
+
+def whole(*values: int) -> np.ndarray:
+    return np.array(values, np.int32)
+
+
+def test_build_info_says_what_was_built() -> None:
+    info = engine.build_info()
+    assert set(info) == {"compiler", "flags", "isa", "interface"}
+    assert info["interface"] == engine.INTERFACE
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dilation", [(1, 1), (2, 1), (1, 2)])
+def test_a_sum_is_taken_in_the_order_ky_kx_channel(isa: str, dilation: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 1, (1, 70, 5, 6)).astype(np.float32)
+    x[rng.random(x.shape) < 0.4] = 0
+    weight = rng.normal(0, 1, (66, 70, 3, 2)).astype(np.float32)
+    bias = rng.normal(0, 1, 66).astype(np.float32)
+    conv = Conv("c", weight, bias, (2, 1), (1, 2), dilation)
+    shape = apply(conv, x).shape[1:]
+    b = engine.FloatBuilder()
+    source, target = b.input((70, 5, 6)), b.sum(shape)
+    b.conv(source, target, weight, bias, stride=(2, 1), padding=(1, 2), dilation=dilation)
+    found = b.build(target, isa).run([x.reshape(1, -1)], 1)[0][0, 0].reshape(shape)
+    padded = np.pad(x[0], ((0, 0), (1, 1), (2, 2)))
+    total = np.zeros(shape, np.float32)
+    for ky in range(3):
+        for kx in range(2):
+            for c in range(70):
+                y0, x0 = ky * dilation[0], kx * dilation[1]
+                seen = padded[c, y0 : y0 + 2 * shape[1] - 1 : 2, x0 : x0 + shape[2]]
+                total = total + seen * weight[:, c, ky, kx, None, None]
+    np.testing.assert_array_equal(found, total + bias[:, None, None])
+    assert not np.array_equal(found, apply(conv, x)[0])  # another order rounds otherwise
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1), (70, 1, 1), (2, 3, 4), (66, 2, 1)])
+def test_an_identity_and_a_pool_take_the_input_as_it_is(shape: tuple[int, int, int]) -> None:
+    x = np.arange(1, 1 + 2 * np.prod(shape), dtype=np.float32).reshape(2, -1)
+    b = engine.FloatBuilder()
+    source = b.input(shape)
+    middle = b.sum(shape)
+    b.identity(source, middle)
+    b.pool(source, middle, kernel=(1, 1), stride=(1, 1), mean=True)
+    flat = b.sum((int(np.prod(shape)), 1, 1))
+    b.identity(middle, flat)
+    b.identity(source, flat)
+    outputs, fired, *_ = b.build(flat).run([x], 3)
+    np.testing.assert_array_equal(outputs, np.stack([3 * x] * 3))
+    np.testing.assert_array_equal(fired[middle], np.full((3, x.shape[1]), 2))
+
+
+@settings(max_examples=40, derandomize=True, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(ISAS),
+    st.booleans(),
+    st.sampled_from([40, 3000, 60_000]),
+)
+def test_an_integer_step_is_the_one_of_dynamics(
+    seed: int, isa: str, memory: bool, size: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    steps, n, inputs = 7, 67, 4
+    weight = rng.integers(-size, size + 1, (n, inputs)).astype(np.int32)
+    if not memory:
+        weight *= 60
+    du = rng.integers(0, 4096, n).astype(np.int32) if memory else whole(4095)
+    dv = rng.integers(0, 4097, n).astype(np.int32)
+    threshold = rng.integers(0, 2 * size, n).astype(np.int32)
+    bias = rng.integers(-(2**19), 2**19, n).astype(np.int32)
+    x = rng.integers(0, 2, (steps, 2, inputs)).astype(np.int32)
+    injected = rng.integers(-(2**19), 2**19, (2, n)).astype(np.int32)
+    b = engine.IntegerBuilder()
+    source, current = b.input((inputs, 1, 1), 1), b.input((n, 1, 1), 2**19)
+    group = b.spiking((n, 1, 1), du, dv, threshold, bias)
+    b.dense(source, group, weight)
+    b.inject(current, group)
+    out, _, _, currents, membranes, active = b.build(group, isa).run(
+        [x, injected], steps, currents=2, membranes=2
+    )
+    u = v = np.zeros((2, n), np.int64)
+    for t in range(steps):
+        u = dynamics.loihi_current(u, x[t].astype(np.int64) @ weight.T.astype(np.int64), du)
+        v = dynamics.loihi_integrate(v, u, bias + injected.astype(np.int64), dv)
+        spike = dynamics.loihi_decide(v, threshold.astype(np.int64))
+        v = dynamics.loihi_reset(v, spike)
+        np.testing.assert_array_equal(currents[group][t], u + bias + injected)
+        np.testing.assert_array_equal(out[t], spike)
+        np.testing.assert_array_equal(membranes[group][t], v)
+        assert active[group][t] == np.count_nonzero((currents[group][t] != 0) | spike)
+
+
+Call = Callable[[], Any]
+
+
+def float_call(**changes: Any) -> Call:
+    """A small legal net, but for ``changes``."""
+    arrays = {
+        "weight": np.ones((2, 1, 3, 3), np.float32),
+        "bias": np.ones(2, np.float32),
+        "decay": ONE,
+        "threshold": ONE,
+        "v_reset": ONE,
+        "x": np.ones((2, 16), np.float32),
+        "compare": "gt",
+        "stride": (1, 1),
+        "padding": (1, 1),
+        "dilation": (1, 1),
+        "groups": 1,
+        "shape": (2, 4, 4),
+        "steps": 2,
+    } | changes
+
+    def call() -> Any:
+        b = engine.FloatBuilder()
+        source = b.input((1, 4, 4))
+        group = b.spiking(
+            arrays["shape"],
+            arrays["decay"],
+            arrays["threshold"],
+            arrays["v_reset"],
+            arrays["compare"],
+            "value",
+        )
+        options = {name: arrays[name] for name in ("stride", "padding", "dilation", "groups")}
+        b.conv(source, group, arrays["weight"], arrays["bias"], **options)
+        return b.build(group).run([arrays["x"]], arrays["steps"])
+
+    return call
+
+
+def spoilt(shape: tuple[int, ...], value: float) -> np.ndarray:
+    array = np.ones(shape, np.float32)
+    array.flat[-1] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"weight": np.ones((2, 1, 3, 3))}, "float64"),
+        ({"weight": np.ones((2, 1, 3, 3), np.float32)[:, :, ::-1]}, "contiguous"),
+        ({"weight": np.ones((2, 1, 3, 3), ">f4")}, "float32"),
+        ({"weight": np.ones((2, 9), np.float32)}, "4 axes"),
+        ({"weight": np.ones((2, 2, 3, 3), np.float32)}, r"expected \(2, 1, 3, 3\)"),
+        ({"weight": spoilt((2, 1, 3, 3), np.nan)}, "weight: holds a value that is not finite"),
+        ({"weight": spoilt((2, 1, 3, 3), np.inf)}, "not finite"),
+        ({"bias": np.ones(3, np.float32)}, r"bias has shape \(3\)"),
+        ({"bias": spoilt((2,), np.nan)}, "bias: holds"),
+        ({"threshold": np.ones(3, np.float32)}, "'threshold': has 3 values"),
+        ({"threshold": np.ones(0, np.float32)}, "has 0 values"),
+        ({"decay": spoilt((2,), -np.inf)}, "'decay'"),
+        ({"compare": ">"}, "gt or ge"),
+        ({"stride": (0, 1)}, "1 or more"),
+        ({"dilation": (1, 0)}, "1 or more"),
+        ({"padding": (1, 2)}, "its windows make 6"),
+        ({"padding": (2**40, 1)}, "too large"),
+        ({"groups": 0}, "do not divide"),
+        ({"groups": 2}, "do not divide"),
+        ({"shape": (2, 0, 4)}, "not usable"),
+        ({"shape": (2**24, 2**24, 2**24)}, "2\\^30"),
+        ({"x": np.ones((2, 16))}, "float64"),
+        ({"x": np.ones((2, 17), np.float32)}, "N = 16"),
+        ({"x": np.ones((3, 2, 16), np.float32)}, "T = 2"),
+        ({"x": np.ones((2, 1, 4, 4), np.float32)}, "N = 16"),
+        ({"x": spoilt((2, 16), np.nan)}, "sample 1"),
+        ({"steps": 0}, "1 or more"),
+    ],
+)
+def test_bad_arrays_are_refused(change: dict[str, Any], word: str) -> None:
+    outputs = float_call()()[0]
+    assert outputs.shape == (2, 2, 32)
+    with pytest.raises(ValueError, match=word):
+        float_call(**change)()
+
+
+def test_a_padding_as_large_as_the_kernel_sees_nothing_outside() -> None:
+    b = engine.FloatBuilder()
+    source, target = b.input((1, 2, 2)), b.sum((1, 6, 6))
+    b.conv(source, target, np.ones((1, 1, 3, 3), np.float32), padding=(3, 3))
+    (image,) = b.build(target).run([np.ones((1, 4), np.float32)], 1)[0][0].reshape(1, 6, 6)
+    expected = np.outer([0, 1, 2, 2, 1, 0], [0, 1, 2, 2, 1, 0])
+    np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"du": whole(-1)}, "0 to 4095"),
+        ({"dv": whole(4097)}, "0 to 4096"),
+        ({"threshold": whole(2**17 + 1)}, "131072"),
+        ({"bias": whole(2**28 + 1)}, "268435456"),
+        ({"weight": np.full((1, 2), 2**22, np.int32), "limit": 3}, "may reach"),
+        ({"weight": np.full((1, 2), 2**17, np.int32), "du": whole(7), "limit": 2}, "may reach"),
+        ({"weight": np.ones((1, 2), np.int64)}, "int64"),
+        ({"limit": -1}, "between 0 and 2"),
+        ({"x": whole(2, 0).reshape(1, 2)}, "beyond the limit"),
+        ({"x": whole(-(2**31), 0).reshape(1, 2)}, "beyond the limit"),
+    ],
+)
+def test_bad_integers_are_refused(change: dict[str, Any], word: str) -> None:
+    def call(changes: dict[str, Any]) -> Any:
+        values = {
+            "du": whole(4095),
+            "dv": whole(0),
+            "threshold": whole(9),
+            "bias": whole(0),
+            "weight": np.full((1, 2), 5, np.int32),
+            "limit": 1,
+            "x": whole(1, 1).reshape(1, 2),
+        } | changes
+        b = engine.IntegerBuilder()
+        source = b.input((2, 1, 1), values["limit"])
+        group = b.spiking(
+            (1, 1, 1), values["du"], values["dv"], values["threshold"], values["bias"]
+        )
+        b.dense(source, group, values["weight"])
+        return b.build(group).run([values["x"]], 3)[0].tolist()
+
+    assert call({}) == [[[1]], [[1]], [[1]]]
+    with pytest.raises(ValueError, match=word):
+        call(change)
+
+
+def test_edges_lead_forward_between_groups_that_fit() -> None:
+    b = engine.FloatBuilder()
+    source = b.input((2, 3, 3))
+    one, two = b.sum((2, 3, 3)), b.sum((18, 1, 1))
+    for bad in [(one, one), (two, one), (one, source), (one, 9)]:
+        with pytest.raises(ValueError, match="group"):
+            b.identity(*bad)
+    with pytest.raises(ValueError, match="does not fit"):
+        b.identity(source, b.sum((18, 2, 1)))
+    with pytest.raises(ValueError, match="keeps the number of channels"):
+        b.pool(source, b.sum((3, 3, 3)), kernel=(1, 1), stride=(1, 1))
+    with pytest.raises(ValueError, match="into a flat group"):
+        b.dense(source, one, np.ones((2, 18), np.float32))
+    with pytest.raises(ValueError, match="no spiking or summing"):
+        b.build(source)
+    i = engine.IntegerBuilder()
+    source, target = i.input((2, 2, 2), 1), i.sum((2, 2, 2), whole(0))
+    with pytest.raises(ValueError, match="no mean"):
+        i.pool(source, target, kernel=(1, 1), stride=(1, 1), mean=True)
+    i.inject(source, target)
+    with pytest.raises(ValueError, match="may be injected"):
+        i.inject(source, target)
+
+
+def test_a_silent_batch_and_an_empty_one() -> None:
+    outputs, fired, spikes, *_, active = float_call(
+        x=np.zeros((2, 16), np.float32), bias=np.zeros(2, np.float32)
+    )()
+    assert not outputs.any()
+    assert not fired[1].any()
+    assert not spikes[1].any()
+    assert not active[1].any()
+    outputs, fired, *_ = float_call(x=np.zeros((0, 16), np.float32))()
+    assert outputs.shape == (2, 0, 32)
+    assert not fired[1].any()

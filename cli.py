@@ -248,6 +248,10 @@ def run_(
 
     (name,) = _names(runtime, RUNTIMES, "runtimes")[:1]
     where = runs.place(run)
+    if semantics is not None and steps is None:
+        raise RequestError(
+            "E_STEPS", "a file without a contract does not say how long to run: --steps"
+        )
     network, opened = commands.open_runtime(where, name, semantics)
     x, source = commands.inputs(network, input_file, samples, seed)
     trace = opened.run(network.contract.frames(x), steps or network.contract.steps)
@@ -282,7 +286,7 @@ def verify(
 ) -> int:
     """Say whether what runs is what was trained, spike by spike, and what it costs."""
     from . import commands
-    from .verify.page import write_report
+    from .verify.page import page_missing, write_report
 
     names = _names(runtimes, RUNTIMES, "runtimes")
     where = runs.place(run)
@@ -293,6 +297,8 @@ def verify(
         answer(document)
     for line in commands.chain_lines(document):
         say(line)
+    if missing := page_missing():
+        say(missing)
     say("report: " + ", ".join(str(path) for path in paths))
     say(f"{document['verdict']}: {document['sentence']}")
     failed, stuck = document["verdict"] == "FAILED", document["verdict"] == "COULD_NOT_RUN"

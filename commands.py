@@ -17,7 +17,6 @@ from . import __version__, plugins
 from .deploy.protocol import Runtime, Session
 from .errors import CouldNotRunError, RequestError
 from .files import read_manifest, write_file
-from .network.check import check
 from .network.contract import Integer
 from .network.grid import snap
 from .network.layers import Network
@@ -54,9 +53,7 @@ def lift_run(where: Place) -> None:
         data.shape, recipe.train.steps, data.scale, data.levels, f"snnpipe {__version__}"
     )
     folded = lift(model, setting)
-    check(folded, "float")
     network = snap(folded)
-    check(network, "float")
     write_network(folded, where.folded)
     write_network(network, where.network)
 
@@ -86,7 +83,6 @@ def _integer_network(where: Place, network: Network) -> Network:
     if not isinstance(network.contract.arithmetic, Integer):
         _artefact(where, INTEGER_TARGET, network)
         network = read_network(where.artefact(INTEGER_TARGET) / "network.nir")
-    check(network, "integer")
     return network
 
 
@@ -105,9 +101,7 @@ def _truth(where: Place, semantics: str | None) -> Network:
         raise RequestError(
             "E_FILE", f"{where.network} is not there yet: snnpipe export {where.folder}"
         )
-    network = read_network(where.network, semantics)
-    check(network, "float")
-    return network
+    return read_network(where.network, semantics)
 
 
 def inputs(

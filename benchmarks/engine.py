@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from snnpipe.deploy.engine import load
@@ -59,59 +60,62 @@ def net() -> Network:
     return Network("input", (1, 28, 28), tuple(layers), "out", contract)
 
 
-def unrolled(network: Network) -> Run | None:
-    """The net in onnxruntime; None where it is not installed."""
-    try:
-        import onnx
-        import onnxruntime
-        from onnx import TensorProto, helper, numpy_helper
-    except ImportError:
-        return None
-    nodes, constants = [], []
-
-    def constant(name: str, value: np.ndarray) -> str:
-        constants.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
-        return name
+def graph_nodes(network: Network) -> tuple[list[Any], dict[str, np.ndarray]]:
+    """The steps unrolled: ONNX nodes from ``input`` to ``out0`` to ``out3``, and the constants."""
+    from onnx import TensorProto
+    from onnx.helper import make_node
 
     *spiking, last = network.layers
-    membranes: dict[str, str] = {}
-    outputs = []
+    dense = last.synapses[0].operations[-1]
+    assert isinstance(dense, Dense)
+    nodes = []
+    constants = {"fc.w": dense.weight}
     for t in range(STEPS):
         value = "input"
         for layer in spiking:
             n, conv, lif = f"{layer.name}{t}", layer.synapses[0].operations[0], layer.neuron
             assert isinstance(conv, Conv)
             assert isinstance(lif, LIF)
-            if t == 0:
-                constant(f"{layer.name}.w", conv.weight)
-                constant(f"{layer.name}.decay", lif.decay)
-                constant(f"{layer.name}.threshold", lif.threshold)
-            current = f"{n}.c" if value != "input" else f"{layer.name}.c"
+            weight, decay, threshold = (f"{layer.name}.{k}" for k in ("w", "decay", "threshold"))
+            constants |= {weight: conv.weight, decay: lif.decay, threshold: lif.threshold}
+            current = f"{layer.name}0.c" if value == "input" else f"{n}.c"
             if value != "input" or t == 0:
                 pads, strides = [1, 1, 1, 1], list(conv.stride)
-                ends = [value, f"{layer.name}.w"]
-                nodes.append(helper.make_node("Conv", ends, [current], pads=pads, strides=strides))
+                ends = [value, weight]
+                nodes.append(make_node("Conv", ends, [current], pads=pads, strides=strides))
             u = current
-            if layer.name in membranes:
-                leak = [membranes[layer.name], f"{layer.name}.decay"]
-                nodes.append(helper.make_node("Mul", leak, [f"{n}.leak"]))
-                nodes.append(helper.make_node("Add", [f"{n}.leak", current], [f"{n}.u"]))
-                u = f"{n}.u"
-            nodes.append(helper.make_node("Greater", [u, f"{layer.name}.threshold"], [f"{n}.b"]))
-            nodes.append(helper.make_node("Cast", [f"{n}.b"], [f"{n}.s"], to=TensorProto.FLOAT))
-            nodes.append(helper.make_node("Mul", [u, f"{n}.s"], [f"{n}.off"]))
-            nodes.append(helper.make_node("Sub", [u, f"{n}.off"], [f"{n}.v"]))
-            membranes[layer.name], value = f"{n}.v", f"{n}.s"
-        dense = last.synapses[0].operations[-1]
-        assert isinstance(dense, Dense)
-        if t == 0:
-            constant("fc.w", dense.weight)
-        nodes.append(helper.make_node("Flatten", [value], [f"flat{t}"]))
-        nodes.append(helper.make_node("Gemm", [f"flat{t}", "fc.w"], [f"out{t}"], transB=1))
-        outputs.append(f"out{t}")
-    shown = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["B", 1, 28, 28])
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", 10]) for name in outputs]
-    graph = helper.make_graph(nodes, "net", [shown], ends, constants)
+            if t > 0:
+                before, u = f"{layer.name}{t - 1}.v", f"{n}.u"
+                nodes.append(make_node("Mul", [before, decay], [f"{n}.leak"]))
+                nodes.append(make_node("Add", [f"{n}.leak", current], [u]))
+            nodes.append(make_node("Greater", [u, threshold], [f"{n}.fires"]))
+            nodes.append(make_node("Cast", [f"{n}.fires"], [f"{n}.s"], to=TensorProto.FLOAT))
+            nodes.append(make_node("Mul", [u, f"{n}.s"], [f"{n}.off"]))
+            nodes.append(make_node("Sub", [u, f"{n}.off"], [f"{n}.v"]))
+            value = f"{n}.s"
+        nodes.append(make_node("Flatten", [value], [f"flat{t}"]))
+        nodes.append(make_node("Gemm", [f"flat{t}", "fc.w"], [f"out{t}"], transB=1))
+    return nodes, constants
+
+
+def unrolled(network: Network) -> Run | None:
+    """The net in onnxruntime, one thread; None where it is not installed."""
+    try:
+        import onnx
+        import onnxruntime
+        from onnx import helper
+    except ImportError:
+        return None
+    nodes, constants = graph_nodes(network)
+    names = [f"out{t}" for t in range(STEPS)]
+    kind = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("input", kind, ["B", 1, 28, 28])],
+        [helper.make_tensor_value_info(name, kind, ["B", 10]) for name in names],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
     options = onnxruntime.SessionOptions()
@@ -119,7 +123,7 @@ def unrolled(network: Network) -> Run | None:
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return lambda x: np.stack(session.run(outputs, {"input": x}))
+    return lambda x: np.stack(session.run(names, {"input": x}))
 
 
 def milliseconds(run: Run, x: np.ndarray, batch: int) -> float:

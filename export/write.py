@@ -8,7 +8,6 @@ from typing import Any
 
 from .. import __version__, plugins
 from ..files import sha256, write_folder, write_manifest
-from ..network.check import check
 from ..network.grid import certificate
 from ..network.layers import Network
 from ..network.nir_file import graph_sha256
@@ -37,7 +36,6 @@ def write_targets(
     ``network`` must come from ``network.nir``, so that a bare file gives the same payload. Raises
     RequestError (E_PLUGIN, E_UNSUPPORTED, E_RANGE) and CouldNotRunError (E_MISSING, E_WRITE).
     """
-    check(network, "float")
     targets: list[Target] = [plugins.load("targets", name) for name in names]
     written: dict[str, Path] = {}
     for target in targets:

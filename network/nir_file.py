@@ -24,6 +24,7 @@ from .check import check
 from .contract import Contract, Integer
 from .graph import RawGraph, from_graph, graph_hash, graph_sha256, to_graph
 from .graph_file import read_graph
+from .grid import certificate
 from .hdf5 import NirFileError
 from .layers import Layer, Network
 from .neurons import LIF
@@ -32,7 +33,7 @@ from .sums import SumRecord, record_from_dict
 
 __all__ = ["PRESETS", "graph_sha256", "read_metadata", "read_network", "write_network"]
 
-CONTRACT = "snnpipe_contract"
+CONTRACT, CERTIFICATE = "snnpipe_contract", "snnpipe_certificate"
 OPEN = (
     "dt, the steps T, the integrator, the input gain, the comparison at the threshold, the reset "
     "and the scale of the input"
@@ -170,13 +171,12 @@ def _level(network: Network) -> Any:
     return "integer" if isinstance(network.contract.arithmetic, Integer) else "float"
 
 
-def write_network(
-    network: Network, path: Path, extra_metadata: Mapping[str, str] | None = None
-) -> None:
+def write_network(network: Network, path: Path) -> None:
     """Write a network as a NIR file, whole or not at all; equal networks give equal bytes.
 
-    ``extra_metadata``: further texts for the graph's metadata. The file is read back before it is
-    put in place. Raises RequestError for what `check` or NIR refuses, CouldNotRunError (E_WRITE).
+    The contract goes into the metadata, and for a network on the grid its certificate. The file is
+    read back before it is put in place. Raises RequestError for what `check` or NIR refuses,
+    CouldNotRunError (E_WRITE).
     """
     check(network, _level(network))
     graph = to_graph(network)
@@ -191,8 +191,9 @@ def write_network(
         CONTRACT: record.to_json(),
         "dt": network.contract.dt,
         "reset": network.contract.reset,
-        **(extra_metadata or {}),
     }
+    if layers := certificate(network):
+        metadata[CERTIFICATE] = canonical_json([layer.to_dict() for layer in layers])
     content = _nir_bytes(replace(graph, metadata=metadata))
 
     def write(beside: Path) -> None:

@@ -74,7 +74,7 @@ def integer_current(arithmetic: Integer, layer: Layer, total: Values) -> NDArray
     """
     scale = arithmetic.host_scale.get(layer.name)
     if scale is None:
-        return np.rint(total * 64).astype(np.int64)
+        return np.asarray(np.rint(total * 64), np.int64)
     exponent = arithmetic.bias_exponents[layer.name]
     mantissa = np.rint(total.astype(np.float64) * (scale * 64 / 2**exponent))
     whole: NDArray[np.int64] = np.clip(mantissa, -4096, 4095).astype(np.int64)

@@ -9,6 +9,7 @@ walk a module (an exporter learns its topology that way).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
@@ -288,16 +289,23 @@ def _flatten(input: Carried[V], start_dim: int = 0, end_dim: int = -1) -> Carrie
 
 
 def _reshape(input: Carried[V], *shape: Any) -> Carried[V]:
-    sizes: tuple[int, ...] = (
-        tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else tuple(shape)
-    )
-    batch, sample = input.shape[0], tuple(input.shape[1:])
-    if not sizes or (sizes[0] != batch and (sizes[0] != -1 or -1 in sizes[1:])):
-        _refuse("reshape", f"to {list(sizes)}; the first axis must stay the batch of {batch}")
-    wanted = tuple(torch.empty((1, *sample), device="meta").reshape(1, *sizes[1:]).shape[1:])
+    flat = len(shape) == 1 and not isinstance(shape[0], int)
+    sizes: tuple[int, ...] = tuple(shape[0]) if flat else tuple(shape)
+    batch, size = input.shape[0], math.prod(input.shape[1:])
+    wanted = _filled_in(sizes[1:], size)
+    if wanted is None or sizes[0] not in (batch, -1) or (sizes[0] == -1 and -1 in sizes[1:]):
+        _refuse("reshape", f"to {list(sizes)}; expected the batch of {batch}, then {size} values")
     if len(wanted) == 1:
         return _flatten(input, 1)
     return input._with(input.treatment.fixed(input.value, Reshape(wanted)))
+
+
+def _filled_in(sizes: tuple[int, ...], total: int) -> tuple[int, ...] | None:
+    """``sizes`` with a -1 worked out, or None when they do not hold ``total`` values."""
+    known = math.prod(n for n in sizes if n != -1)
+    if -1 in sizes and known > 0:
+        sizes = tuple(total // known if n == -1 else n for n in sizes)
+    return sizes if sizes and math.prod(sizes) == total else None
 
 
 def _add(input: Any, other: Any, *, alpha: float = 1.0) -> Carried[Any]:

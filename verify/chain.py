@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..deploy.protocol import Session
 from ..errors import SnnpipeError
+from ..network.contract import Integer
 from ..network.grid import LayerCertificate, certificate, exact_sums
 from ..network.layers import Network
 from ..network.simulate import simulate
@@ -267,11 +268,17 @@ def _certificate_verdict(layers: tuple[LayerCertificate, ...], differences: Diff
     )
 
 
+def _bits(request: Request) -> str:
+    arithmetic = request.integer.contract.arithmetic if request.integer else None
+    return f"{arithmetic.weight_bits}-bit" if isinstance(arithmetic, Integer) else "the"
+
+
 def _quantised(request: Request, tallies: Mapping[str, _Tally]) -> Arrow:
     tally = tallies["integer"]
     measured, pair = _pair(request, tallies["float"], tally)
     sentence = (
-        f"8-bit integers change the network by design: accuracy {100 * pair.difference:+.2f} "
+        f"{_bits(request)} integers change the network by design: accuracy "
+        f"{100 * pair.difference:+.2f} "
         f"± {100 * pair.half_width:.2f} points; {_changed(tally.differences)}"
     )
     verdict = Verdict(Outcome.PASSED, sentence)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from ..errors import CouldNotRunError
 from ..files import write_text
 from . import formats, view
+from .report import plain
 
 JSON, HTML = "report.json", "report.html"
 HTML_TEMPLATE = "page.html"
@@ -36,9 +36,9 @@ def write_report(document: Mapping[str, Any], folder: Path) -> list[Path]:
     Without the page's parts an older page is removed: it would show another verdict. Raises
     CouldNotRunError (E_WRITE).
     """
-    plain = _plain(document)
-    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    page = None if page_missing() else render(plain)
+    document = plain(document)
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    page = None if page_missing() else render(document)
     paths = [folder / JSON]
     write_text(paths[0], text)
     if page is not None:
@@ -52,19 +52,6 @@ def write_report(document: Mapping[str, Any], folder: Path) -> list[Path]:
             "E_WRITE", f"cannot remove {folder / HTML}, an older report: {error.strerror}"
         ) from error
     return paths
-
-
-def _plain(value: Any) -> Any:
-    """Values that JSON and UTF-8 can hold: a number that is not finite becomes null."""
-    if isinstance(value, Mapping):
-        return {_plain(str(key)): _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
-    return value
 
 
 def render(document: Mapping[str, Any]) -> str:

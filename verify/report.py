@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -23,8 +24,9 @@ from .statistics import Accuracy, Paired, accuracy
 from .verdict import Outcome, Strength
 
 SCHEMA = 1
-PRICES = (("integer", "loihi1", None), ("float", "cmos45", "fp32"), ("float", "cmos45", "int8"))
-"""Which trace is priced by which chip file, in which number format."""
+FLOAT_PRICES = (("cmos45", "fp32"), ("cmos45", "int8"))
+INTEGER_PRICES = (("loihi1", None),)
+"""Chip file and number format that price a float or an integer network's trace."""
 
 MEANING = (
     "PASSED means: on the samples named here, every runtime marked 'proven' emitted exactly the "
@@ -35,6 +37,19 @@ MEANING = (
     "on this CPU. Energy figures are estimates from published prices, not measurements. The arrows "
     "'folded' and 'integer' change the network; there the change is counted, not excused."
 )
+
+
+def plain(value: Any) -> Any:
+    """Values that JSON and UTF-8 can hold: a number that is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {plain(str(key)): plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    return value
 
 
 def _accuracy(value: Accuracy | None) -> dict[str, Any] | None:
@@ -141,12 +156,12 @@ def _step(findings: Findings, name: str, steps: int) -> dict[str, Any]:
     trace = findings.traces[name].until(steps)
     operations = synaptic_operations(network, trace.fired)
     synops = sum(int(np.sum(layer.synops)) for layer in operations.values())
+    integer = isinstance(network.contract.arithmetic, Integer)
     prices = {
-        _price_name(chip, number): energy(
+        chip if number is None else f"{chip} {number}": energy(
             network, trace, load_chip(chip), number_format=number
         ).to_dict()
-        for priced, chip, number in PRICES
-        if priced == name
+        for chip, number in (INTEGER_PRICES if integer else FLOAT_PRICES)
     }
     return {
         "network": name,
@@ -156,10 +171,6 @@ def _step(findings: Findings, name: str, steps: int) -> dict[str, Any]:
         "synops_per_sample": synops / trace.samples,
         "energy": prices,
     }
-
-
-def _price_name(chip: str, number: str | None) -> str:
-    return chip if number is None else f"{chip} {number}"
 
 
 def _rates(findings: Findings) -> list[dict[str, Any]]:
@@ -185,10 +196,15 @@ def _sentence(findings: Findings, name: str) -> str:
     if stuck:
         arrow = stuck[0]
         return f"{name}: {arrow.target} could not run: {arrow.verdict.sentence}"
-    proven = [arrow.target for arrow in arrows if arrow.strength is Strength.PROVEN]
     n = len(findings.request.labels)
-    what = f"{', '.join(proven)} emit exactly the exported network's spikes" if proven else ""
-    return f"{name}: {what or 'nothing differs'} on {n:,} samples"
+    for strength, words in (
+        (Strength.PROVEN, "emit exactly the exported network's spikes"),
+        (Strength.MEASURED, "were measured equal to the exported network"),
+    ):
+        runtimes = [a.target for a in arrows if a.strength is strength and a.target != "folded"]
+        if runtimes:
+            return f"{name}: {', '.join(runtimes)} {words} on {n:,} samples"
+    return f"{name}: no runtime was asked for; {n:,} samples ran on the reference"
 
 
 def report(findings: Findings, name: str, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -199,7 +215,7 @@ def report(findings: Findings, name: str, facts: Mapping[str, Any] | None = None
     network = findings.request.network
     integer = findings.networks.get("integer")
     arithmetic = integer.contract.arithmetic if integer is not None else None
-    return {
+    document = {
         "schema": SCHEMA,
         "snnpipe": __version__,
         "name": name,
@@ -226,3 +242,4 @@ def report(findings: Findings, name: str, facts: Mapping[str, Any] | None = None
         "rates": _rates(findings),
         "facts": dict(facts or {}),
     }
+    return {key: plain(value) for key, value in document.items()}

@@ -154,7 +154,10 @@ def _by_steps(document: Mapping[str, Any]) -> Iterator[Plain]:
             totals = [row["energy"][price]["dynamic"] for row in rows]
             scale = scale_of([total["per_inference"] for total in totals])
             cells = [amount(t["per_inference"], scale, t["label"]) for t in totals]
-            columns.append({"price": price, "unit": scale.unit, "cells": cells})
+            labels = {cell["label"] for cell in cells}
+            label = labels.pop() if len(labels) == 1 else ""
+            column = {"price": price, "unit": scale.unit, "label": label, "cells": cells}
+            columns.append(column)
         yield {"network": network, "rows": rows, "columns": columns}
 
 

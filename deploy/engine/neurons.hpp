@@ -22,15 +22,18 @@ SNNPIPE_INLINE uint64_t word_of(const int32_t* fired) {
   return pack_bytes(bytes);
 }
 
-template <bool AtThreshold, bool Subtracts, int W>
-SNNPIPE_INLINE uint64_t float_step(const Neurons<float>& neurons, std::size_t pixel,
-                                   std::size_t block, const float* current, State<float>& state,
-                                   int32_t* active) {
+// `current` comes in as the sum of the edges and leaves as the whole current. Returns the spikes
+// and counts, per lane, updates with a current or a spike. Both comparisons and both resets are one
+// straight line, u > th or (u == th and allowed), and (u or 0) + after: g++ 12 takes a comparison
+// of vectors apart, lane by lane, when it moves it out of a branch.
+template <int W>
+SNNPIPE_INLINE uint64_t step(const Neurons<float>& neurons, std::size_t pixel, std::size_t block,
+                             float* current, const float*, State<float>& state, int32_t* active) {
   typedef typename Lanes<float, W>::Vector Values;
   typedef typename Lanes<int32_t, W>::Vector Flags;
   const Values* decay = reinterpret_cast<const Values*>(neurons.decay.at(pixel, block));
   const Values* threshold = reinterpret_cast<const Values*>(neurons.threshold.at(pixel, block));
-  const Values* rest = reinterpret_cast<const Values*>(neurons.rest.at(pixel, block));
+  const Values* after = reinterpret_cast<const Values*>(neurons.after.at(pixel, block));
   const Values* input = reinterpret_cast<const Values*>(current);
   Values* v = reinterpret_cast<Values*>(state.v);
   Flags* counts = reinterpret_cast<Flags*>(active);
@@ -38,39 +41,13 @@ SNNPIPE_INLINE uint64_t float_step(const Neurons<float>& neurons, std::size_t pi
 #pragma GCC unroll 16
   for (int j = 0; j < Lanes<float, W>::kCount; ++j) {
     const Values u = decay[j] * v[j] + input[j];
-    Flags spike;
-    Values after;
-    // `if constexpr`, since g++ 12 takes a vector comparison inside ?: apart, lane by lane.
-    if constexpr (AtThreshold) {
-      spike = u >= threshold[j];
-    } else {
-      spike = u > threshold[j];
-    }
-    if constexpr (Subtracts) {
-      after = u - threshold[j];
-    } else {
-      after = rest[j];
-    }
-    v[j] = spike ? after : u;
+    const Flags spike = (u > threshold[j]) | ((u == threshold[j]) & neurons.equality_fires);
+    const Flags kept = reinterpret_cast<const Flags&>(u) & neurons.membrane_stays;
+    v[j] = spike ? reinterpret_cast<const Values&>(kept) + after[j] : u;
     reinterpret_cast<Flags*>(fired)[j] = spike;
     counts[j] -= (input[j] != 0.0f) | spike;
   }
   return word_of(fired);
-}
-
-// `current` comes in as the sum of the edges and leaves as the whole current. Returns the spikes
-// and counts, per lane, updates with a current or a spike.
-template <int W>
-SNNPIPE_INLINE uint64_t step(const Neurons<float>& neurons, std::size_t pixel, std::size_t block,
-                             float* current, const float*, State<float>& state, int32_t* active) {
-  if (neurons.fires_at_threshold) {
-    return neurons.subtracts
-               ? float_step<true, true, W>(neurons, pixel, block, current, state, active)
-               : float_step<true, false, W>(neurons, pixel, block, current, state, active);
-  }
-  return neurons.subtracts
-             ? float_step<false, true, W>(neurons, pixel, block, current, state, active)
-             : float_step<false, false, W>(neurons, pixel, block, current, state, active);
 }
 
 // x * factor / 4096 rounded toward zero, 0 <= factor <= 4096, |x| <= 2^30, in 32 bits: with

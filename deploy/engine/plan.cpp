@@ -81,9 +81,9 @@ void check_range(const std::string& name, const View<int32_t>& view, int32_t low
   }
 }
 
-template <class Change>
-void change(Rows<int32_t>& rows, Change apply) {
-  int32_t* data = rows.values.data();
+template <class T, class Change>
+void change(Rows<T>& rows, Change apply) {
+  T* data = rows.values.data();
   std::transform(data, data + rows.values.size(), data, apply);
 }
 
@@ -187,9 +187,13 @@ Neurons<float> float_neurons(const Shape& shape, const View<float>& decay,
   // Padding never fires: its current is 0 and its threshold infinite.
   const float never = std::numeric_limits<float>::infinity();
   neurons.threshold = rows_of("threshold", shape, threshold, never);
-  neurons.rest = rows_of("v_reset", shape, rest, 0.0f);
-  neurons.fires_at_threshold = fires_at_threshold;
-  neurons.subtracts = subtracts;
+  neurons.after = rows_of("v_reset", shape, rest, 0.0f);
+  if (subtracts) {
+    neurons.after = rows_of("threshold", shape, threshold, 0.0f);
+    change(neurons.after, [](float value) { return -value; });
+  }
+  neurons.equality_fires = fires_at_threshold ? -1 : 0;
+  neurons.membrane_stays = subtracts ? -1 : 0;
   return neurons;
 }
 

@@ -81,9 +81,10 @@ struct Neurons;
 
 template <>
 struct Neurons<float> {
-  Rows<float> decay, threshold, rest;
-  bool fires_at_threshold = false;  // >= instead of >
-  bool subtracts = false;           // reset takes the threshold off instead of setting `rest`
+  Rows<float> decay, threshold;
+  Rows<float> after;           // a spike leaves v = (u or 0) + after: -threshold or the rest
+  int32_t equality_fires = 0;  // all bits set: fires at u == threshold too
+  int32_t membrane_stays = 0;  // all bits set: u, not 0, in the line above
 };
 
 template <>

@@ -34,7 +34,7 @@ from ...network.shapes import shape_after
 from ...network.simulate import frames_of, integer_current
 from ...network.trace import Record, Trace
 from ..engine import load
-from ..protocol import Session, Table, refuse_unsupported
+from ..protocol import Table, refuse_unsupported
 
 if TYPE_CHECKING:
     from ..engine._engine import FloatBuilder, FloatPlan, IntegerBuilder, IntegerPlan
@@ -326,7 +326,7 @@ class EventRuntime:
     target: str
     table: Table
 
-    def open(self, network: Network, folder: Path | None) -> Session:  # noqa: ARG002 - the network was read from the artefact
+    def open(self, network: Network, folder: Path | None) -> EventSession:  # noqa: ARG002 - the network was read from the artefact
         """Hand a network to the engine.
 
         Raises RequestError (E_UNSUPPORTED, E_SHAPE, E_RANGE) naming layer and reason,

@@ -6,24 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...files import canonical_json
-from ...network.graph import graph_sha256
-from ...network.grid import certificate
 from ...network.layers import Network
 from ...network.nir_file import write_network
 
 
 class NirTarget:
-    """Writes ``network.nir``; a grid network takes its certificate along."""
+    """Writes ``network.nir``, byte for byte the file it was read from when that is ours."""
 
     name = "nir"
 
     def write(self, network: Network, folder: Path) -> Mapping[str, Any]:
-        """Write the file; the manifest gets the graph's hash."""
-        layers = [layer.to_dict() for layer in certificate(network)]
-        extra = {"snnpipe_certificate": canonical_json(layers)} if layers else {}
-        write_network(network, folder / "network.nir", extra)
-        return {"graph_sha256": graph_sha256(network)}
+        """Write the file; there is nothing to add to the manifest."""
+        write_network(network, folder / "network.nir")
+        return {}
 
 
 PLUGIN = NirTarget()

@@ -46,7 +46,7 @@ def test_a_sum_is_taken_in_the_order_ky_kx_channel(isa: str, dilation: tuple[int
     b.conv(source, target, weight, bias, stride=(2, 1), padding=(1, 2), dilation=dilation)
     found = b.build(target, isa).run([x.reshape(1, -1)], 1)[0][0, 0].reshape(shape)
     padded = np.pad(x[0], ((0, 0), (1, 1), (2, 2)))
-    total = np.zeros(shape, np.float32)
+    total: np.ndarray = np.zeros(shape, np.float32)
     for ky in range(3):
         for kx in range(2):
             for c in range(70):

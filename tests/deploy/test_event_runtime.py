@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ from snnpipe.network.layers import (
     SumPool,
     Synapse,
 )
-from snnpipe.network.neurons import IF, LIF, Sum, decay_of
+from snnpipe.network.neurons import IF, LIF, Neuron, Sum, decay_of
 from snnpipe.network.simulate import simulate
 from snnpipe.network.trace import Record, Trace, join, unpack
 from trace_equality import differences
@@ -153,8 +153,10 @@ def on_the_grid(operation: Operation) -> Operation:
         return replace(operation, kernel=(2, 2), padding=(0, 0))
     if not isinstance(operation, (Conv, Dense)):
         return operation
-    bias = None if operation.bias is None else np.round(operation.bias * 16) / 16
-    return replace(operation, weight=np.round(operation.weight * 16) / 16, bias=bias)
+    weight = (np.round(operation.weight * 16) / 16).astype(np.float32)
+    if operation.bias is None:
+        return replace(operation, weight=weight)
+    return replace(operation, weight=weight, bias=np.round(operation.bias * 16) / np.float32(16))
 
 
 def changed(network: Network, change: Callable[[Operation], Operation]) -> Network:
@@ -202,11 +204,11 @@ def test_chains_of_operations_and_flattened_layers() -> None:
 def test_a_run_of_several_tiles_is_the_run_of_one() -> None:
     network = off_grid()
     x = np.random.default_rng(3).normal(0.2, 1, (6, 5, 3, 7, 6)).astype(np.float32)
-    session = PLUGIN.open(network, None)
+    plan: Any = PLUGIN.open(network, None).plan
     flat = np.ascontiguousarray(x.reshape(6, 5, -1))
-    whole = session.plan.run([flat], 6, spikes=3, currents=4, membranes=2, tile=5)
+    whole = plan.run([flat], 6, spikes=3, currents=4, membranes=2, tile=5)
     for tile in (1, 2, 3):
-        parts = session.plan.run([flat], 6, spikes=3, currents=4, membranes=2, tile=tile)
+        parts = plan.run([flat], 6, spikes=3, currents=4, membranes=2, tile=tile)
         np.testing.assert_array_equal(parts[0], whole[0])
         for one, other in zip(parts[1:], whole[1:], strict=True):
             assert one.keys() == other.keys()
@@ -388,6 +390,12 @@ def test_an_engine_that_is_not_built_says_how_to_build_it(monkeypatch: pytest.Mo
     with pytest.raises(CouldNotRunError, match="pip install") as caught:
         PLUGIN.open(small(), None)
     assert caught.value.code == "E_MISSING"
+
+
+def test_every_operation_and_neuron_is_handled_or_refused() -> None:
+    for runtime in (PLUGIN, LOIHI):
+        assert set(runtime.table) == {*get_args(Operation), *get_args(Neuron)}
+    assert set(PLUGIN.table.values()) == {None}
 
 
 def test_an_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

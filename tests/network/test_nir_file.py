@@ -89,12 +89,12 @@ def test_equal_networks_give_equal_bytes_at_any_time(tmp_path: Path) -> None:
 def test_metadata_holds_the_contract_and_plain_mirrors(tmp_path: Path) -> None:
     path = tmp_path / "x.nir"
     network = small_network()
-    write_network(network, path, {"snnpipe_certificate": "[1,2]"})
+    write_network(network, path)
     metadata = read_metadata(path)
-    assert set(metadata) == {"snnpipe_contract", "dt", "reset", "snnpipe_certificate"}
+    assert set(metadata) == {"snnpipe_contract", "dt", "reset"}
     assert metadata["dt"] == 1e-4
     assert isinstance(metadata["dt"], float)
-    assert (metadata["reset"], metadata["snnpipe_certificate"]) == ("value", "[1,2]")
+    assert metadata["reset"] == "value"
     text = json.loads(metadata["snnpipe_contract"])
     assert text["graph_sha256"] == graph_sha256(network)
     assert text["sums"] == [{"from": ["fc"], "name": "readout", "shape": [3], "to": ["output"]}]
@@ -322,10 +322,13 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_metadata_beyond_the_readers_limit_is_not_written(tmp_path: Path) -> None:
+    contract = replace(small_network().contract, producer="x" * 2**21)
     with pytest.raises(RequestError) as caught:
-        write_network(small_network(), tmp_path / "x.nir", {"long": "x" * 2**21})
+        write_network(small_network().with_contract(contract), tmp_path / "x.nir")
     assert caught.value.code == "E_LIMIT"
-    assert caught.value.message.startswith(f"{tmp_path / 'x.nir'}: /node/metadata/long is")
+    assert caught.value.message.startswith(
+        f"{tmp_path / 'x.nir'}: /node/metadata/snnpipe_contract is"
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -333,7 +336,7 @@ def test_the_target_writes_the_certificate_of_a_grid(tmp_path: Path) -> None:
     target = plugins.load("targets", "nir")
     network = snap(_input_scaled(small_network()))
     facts = target.write(network, tmp_path)
-    assert facts == {"graph_sha256": graph_sha256(network)}
+    assert facts == {}
     rows = json.loads(read_metadata(tmp_path / "network.nir")["snnpipe_certificate"])
     assert [row["layer"] for row in rows] == ["lif", "if", "readout"]
     assert not any(row["problem"] for row in rows)

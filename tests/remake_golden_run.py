@@ -1,4 +1,4 @@
-"""Makes tests/golden_run anew: a small trained run with its report, for tests without torch.
+"""Makes tests/golden anew: a small trained run (zipped) and its report, for tests without torch.
 
     python tests/remake_golden_run.py
 
@@ -9,16 +9,16 @@ commit it.
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 from snnpipe import plugins
 
-GOLDEN = Path(__file__).parent / "golden_run"
+GOLDEN = Path(__file__).parent / "golden"
 IMAGES = 60
 SETTINGS = (
     "model.channels=[6,8]",
@@ -50,10 +50,14 @@ def main() -> None:
         report = json.loads((run / "report.json").read_text())
         report["facts"] = {}
         (run / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+        GOLDEN.mkdir(exist_ok=True)
+        (run / "report.json").replace(GOLDEN / "report.json")
         for name in ("model.safetensors", "report.html"):
             (run / name).unlink()
-        shutil.rmtree(GOLDEN, ignore_errors=True)
-        shutil.copytree(run, GOLDEN)
+        with zipfile.ZipFile(GOLDEN / "run.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+            for file in sorted(path for path in run.rglob("*") if path.is_file()):
+                entry = zipfile.ZipInfo(str(file.relative_to(run)))
+                packed.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED, 9)
 
 
 if __name__ == "__main__":

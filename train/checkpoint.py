@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .. import plugins
 from ..errors import RequestError
-from ..files import write_file
+from ..files import canonical_json, write_file
 from .dataset import DataSet
 from .recipe import Recipe, read_recipe
 
@@ -31,10 +31,15 @@ def build(recipe: Recipe) -> nn.Module:
     return model
 
 
-def save(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write parameters and buffers, whole or not at all; ``metadata`` goes into the header."""
+def save(model: nn.Module, path: Path, facts: Mapping[str, str]) -> None:
+    """Write parameters and buffers, whole or not at all; the header carries ``facts`` as JSON.
+
+    One text under one key: safetensors writes several keys in no fixed order.
+    """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    write_file(path, lambda beside: save_file(state, beside, dict(metadata)))
+    write_file(
+        path, lambda beside: save_file(state, beside, {"snnpipe": canonical_json(dict(facts))})
+    )
 
 
 def load_state(model: nn.Module, path: Path) -> None:

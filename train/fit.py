@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -71,7 +71,7 @@ def fit(
     for number in range(1, settings.epochs + 1):
         started, losses, correct = time.perf_counter(), 0.0, 0
         model.train()
-        for done, (frames, labels) in enumerate(batches.epoch()):
+        for done, (frames, labels) in enumerate(batches.epoch(), 1):
             output = rule(model, frames, settings.steps)
             loss = F.cross_entropy(output, labels, label_smoothing=settings.label_smoothing)
             optimizer.zero_grad()
@@ -80,8 +80,9 @@ def fit(
             schedule.step()
             losses += _finite(loss.item(), number, settings)
             correct += int((output.argmax(1) == labels).sum())
-            part = f"{done + 1}/{batches.per_epoch}"
-            progress.show(f"epoch {number}/{settings.epochs}  {part}  loss {loss.item():.4f}")
+            progress.show(
+                f"epoch {number}/{settings.epochs}  {done}/{batches.per_epoch}  loss {loss:.4f}"
+            )
         model.eval()
         checked = score(model, *validation, batches.scale, settings.steps)
         epochs.append(
@@ -108,9 +109,8 @@ def _lay_out(model: nn.Module, layout: torch.memory_format) -> None:
 
 def _best(epochs: list[Epoch]) -> Epoch:
     """The first of the best validation accuracy; the last when nothing was held out."""
-    if epochs[-1].validation_accuracy is None:
-        return epochs[-1]
-    return max(epochs, key=lambda epoch: epoch.validation_accuracy or 0.0)
+    checked = [epoch.validation_accuracy for epoch in epochs]
+    return epochs[-1] if None in checked else epochs[checked.index(max(checked))]
 
 
 def _finite(loss: float, epoch: int, settings: TrainPart) -> float:
@@ -120,8 +120,3 @@ def _finite(loss: float, epoch: int, settings: TrainPart) -> float:
             f"the loss became {loss} in epoch {epoch}; try a smaller train.lr than {settings.lr}",
         )
     return loss
-
-
-def history(fitted: Fitted) -> list[dict[str, float | int | None]]:
-    """The epochs as plain values, for JSON."""
-    return [asdict(epoch) for epoch in fitted.epochs]

@@ -21,7 +21,7 @@ from .checkpoint import HISTORY, MODEL, RECIPE, WITNESS, build, save
 from .dataset import DataSet, Examples
 from .evaluate import Score, score
 from .examples import Batches, hold_out
-from .fit import Fitted, fit, history
+from .fit import Fitted, fit
 from .progress import Progress
 from .protocol import LearningRule
 from .recipe import Recipe, recipe_hash, to_toml
@@ -70,7 +70,7 @@ def train_run(
     def write(folder: Path) -> None:
         write_text(folder / RECIPE, recipe_text if recipe_text is not None else to_toml(recipe))
         write_text(folder / HISTORY, json.dumps(facts, indent=2, allow_nan=False) + "\n")
-        save(model, folder / MODEL, {"snnpipe": __version__, "recipe": recipe_hash(recipe)})
+        save(model, folder / MODEL, {"version": __version__, "recipe": recipe_hash(recipe)})
         evidence.save(folder / WITNESS)
 
     write_folder(out, write)
@@ -170,7 +170,7 @@ def _facts(recipe: Recipe, model: nn.Module, fitted: Fitted, device: torch.devic
         },
         "machine": _machine(device),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "epochs": history(fitted),
+        "epochs": [asdict(epoch) for epoch in fitted.epochs],
         "best_epoch": fitted.best.epoch,
     }
 

@@ -237,7 +237,8 @@ PYBIND11_MODULE(_engine, m) {
            [](Builder<float>& self, const Axes& axes, const py::array& decay,
               const py::array& threshold, const py::array& v_reset, const std::string& compare,
               const std::string& reset) {
-             if ((compare != "gt" && compare != "ge") || (reset != "value" && reset != "subtract")) {
+             if ((compare != "gt" && compare != "ge") ||
+                 (reset != "value" && reset != "subtract")) {
                throw std::invalid_argument("compare is gt or ge, reset is value or subtract");
              }
              const Shape shape = shape_from(axes);

@@ -271,15 +271,16 @@ class Run {
     const Group<T>& group = plan_.groups[g];
     if (group.kind == Kind::relay) return;
     const std::size_t size = group.shape.size(), frames = activity_[g].frames;
-    const std::size_t stored = (size + 7) / 8, kept = records_[g].spikes ? first_of(request_.spikes) : 0;
+    const std::size_t bytes = (size + 7) / 8, spikes = request_.spikes;
+    const std::size_t kept = records_[g].spikes != nullptr ? first_of(spikes) : 0;
     for (std::size_t n = 0; n < samples_; ++n) {
       for (std::size_t t = 0; t < request_.steps; ++t) {
         const std::size_t frame = n * frames + (frames == 1 ? 0 : t);
         int64_t* fired = records_[g].fired + t * size;
         T* out = g == plan_.output ? outputs_ + (t * request_.batch + first_ + n) * size : nullptr;
         if (group.kind == Kind::spiking) {
-          uint8_t* bits = n < kept ? records_[g].spikes + (t * request_.spikes + first_ + n) * stored
-                                   : nullptr;
+          uint8_t* bits =
+              n < kept ? records_[g].spikes + (t * spikes + first_ + n) * bytes : nullptr;
           harvest_spikes(g, frame, fired, bits, out);
         } else {
           harvest_values(g, frame, fired, out);

@@ -87,8 +87,8 @@ template <class T>
 SNNPIPE_INLINE T read(const Source<T>& source, std::size_t frame, std::size_t pixel,
                       std::size_t channel) {
   if (source.masks != nullptr) {
-    const uint64_t word = source.masks[(frame * source.pixels + pixel) * source.words + channel / 64];
-    return static_cast<T>((word >> (channel % 64)) & 1);
+    const std::size_t first = (frame * source.pixels + pixel) * source.words;
+    return static_cast<T>((source.masks[first + channel / 64] >> (channel % 64)) & 1);
   }
   const Strides& by = source.strides;
   return source.values[frame * by.frame + pixel * by.pixel + channel * by.channel];

@@ -145,7 +145,8 @@ void check_window(const std::string& edge, const Shape& source, const Shape& tar
   for (int axis = 0; axis < 2; ++axis) {
     for (std::size_t value : {window.kernel[axis], window.stride[axis], window.dilation[axis]}) {
       if (value < 1 || value > kLargestAxis) {
-        fail(edge, "kernel, stride and dilation must be 1 or more, found " + std::to_string(value));
+        fail(edge, "kernel, stride and dilation must be 1 or more, found " +
+                       std::to_string(value));
       }
     }
     if (window.padding[axis] > kLargestAxis) fail(edge, "the padding is too large");

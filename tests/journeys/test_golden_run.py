@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from snnpipe import commands, runs
 from snnpipe.errors import RequestError
 from snnpipe.files import MANIFEST, write_manifest
 
-GOLDEN = Path(__file__).resolve().parent.parent / "golden_run"
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 LARGEST = 300_000
 needs_onnx = pytest.mark.skipif(
     importlib.util.find_spec("onnxruntime") is None, reason="onnxruntime is not installed"
@@ -29,7 +29,9 @@ needs_onnx = pytest.mark.skipif(
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(GOLDEN, tmp_path / "golden"))
+    with zipfile.ZipFile(GOLDEN / "run.zip") as packed:
+        packed.extractall(tmp_path / "golden")
+    return tmp_path / "golden"
 
 
 def verified(run: Path, *names: str) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def without_place(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_it_is_small() -> None:
-    assert sum(f.stat().st_size for f in GOLDEN.rglob("*") if f.is_file()) <= LARGEST
+    assert sum(file.stat().st_size for file in GOLDEN.iterdir()) <= LARGEST
 
 
 @needs_onnx

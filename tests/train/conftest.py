@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 
-@pytest.fixture()
+@pytest.fixture
 def one_thread() -> Iterator[None]:
     """Torch on one thread: small tensors on a busy machine wait for threads, not for work."""
     import torch

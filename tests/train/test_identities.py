@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -205,4 +206,4 @@ def test_the_rate_rule_keeps_as_much_at_any_number_of_steps(dtype):
     bptt = [_saved_bytes(BPTT(), model, frames(steps).to(dtype), steps) for steps in sizes]
     assert len(set(rate)) == 1
     assert bptt[0] >= rate[0]
-    assert all(1.8 < more / less < 2.5 for less, more in zip(bptt, bptt[1:], strict=False))
+    assert all(1.8 < more / less < 2.5 for less, more in pairwise(bptt))

@@ -1,4 +1,4 @@
-"""The fused kernel does what the plain definition does: spikes in every bit, gradients to rounding."""
+"""The fused kernel against the plain definition: spikes in every bit, gradients to rounding."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def test_spikes_of_random_neurons(decay, threshold, case, compare, on_a_grid, se
 
 def test_the_comparison_matters_where_it_should():
     current = torch.ones(1, 1, 40)
-    fired = [kernels.stream(current, LIF(0.5, 1.0, compare=c).spiking)[0].sum() for c in ("gt", "ge")]
+    fired = [
+        kernels.stream(current, LIF(0.5, 1.0, compare=c).spiking)[0].sum() for c in ("gt", "ge")
+    ]
     assert fired == [0, 40]
 
 
@@ -161,7 +163,7 @@ def test_the_kernel_refuses_arrays_that_do_not_fit():
         (good[:, ::2], good[:, ::2].copy(), row[:, :5]),
         (good, np.broadcast_to(row, (4, 10)), row),
     ):
-        with pytest.raises(ValueError, match="must be|not writeable"):
+        with pytest.raises(ValueError, match=r"must be|not writeable"):
             kernels._neuron.stream(current, spikes, rate, row, with_)
     with pytest.raises(TypeError):
         kernels._neuron.stream(good.astype(np.float64), good, row, row, with_)
@@ -170,4 +172,3 @@ def test_the_kernel_refuses_arrays_that_do_not_fit():
             decay=0.5, threshold=1.0, at_threshold=False, subtract=False, detach=True,
             surrogate="arctan", width=1.0, threads=1,
         )  # fmt: skip
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -144,6 +145,8 @@ def train(
     folder = out or runs.new_run(recipe.stem)
     if (folder / "recipe.toml").exists():
         raise RequestError("E_RUN", f"{folder} holds a run already; name another with --out")
+    # Threads that spin while they wait cost a shared machine several times the work itself.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         from .train.run import train_run
     except ModuleNotFoundError as error:

@@ -1,5 +1,7 @@
 """The two C++ extensions, and this file left out of the wheel."""
 
+from pathlib import Path
+
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
 from setuptools import setup
 from setuptools.command.build_py import build_py
@@ -25,12 +27,15 @@ setup(
             [f"deploy/engine/{name}.cpp" for name in ENGINE],
             cxx_std=17,
             extra_compile_args=FLAGS,
+            define_macros=[("SNNPIPE_FLAGS", f'"{" ".join(FLAGS)}"')],
+            depends=[str(path) for path in Path("deploy/engine").glob("*.hpp")],
         ),
         Pybind11Extension(
             "snnpipe.train.kernels._neuron",
             ["train/kernels/neuron.cpp"],
             cxx_std=17,
             extra_compile_args=FLAGS,
+            depends=["train/kernels/vector.hpp"],
         ),
     ],
 )

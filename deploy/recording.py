@@ -81,10 +81,11 @@ def run_in_parts(
     steps: int,
     record: Record | None,
     *,
-    rows: int,
+    steps_held: int,
     run: Callable[[Values, bool, Recorder], None],
 ) -> Trace:
-    """Let ``run`` fill a Recorder for every ``rows`` samples of ``x``; the Trace of all.
+    """Let ``run`` fill a Recorder for as many samples of ``x`` at a time as fit into memory while
+    the values of ``steps_held`` steps are held at once; the Trace of all.
 
     ``run`` gets the part's frames (T, B, *input_shape), whether all steps are the same frame, and
     the Recorder. ``x`` is (B, *input_shape) or (T, B, *input_shape); RequestError (E_INPUT).
@@ -94,7 +95,8 @@ def run_in_parts(
     samples = frames.shape[1]
     spikes = samples if record.spikes is None else record.spikes
     traces = []
-    for start in range(0, max(samples, 1), rows):
+    rows = samples_at_once(network, min(steps, steps_held))
+    for start in range(0, samples, rows):
         part = frames[:, start : start + rows]
         recorder = Recorder(network, part, max(spikes - start, 0), max(record.currents - start, 0))
         run(part, still, recorder)

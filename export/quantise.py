@@ -19,15 +19,17 @@ from ..errors import RequestError
 from ..network.bounds import term_sums
 from ..network.check import check
 from ..network.contract import Grid, Integer
+from ..network.dynamics import V_MAX
 from ..network.layers import Conv, Dense, Flatten, Layer, Network, Operation
+from ..network.loihi import (
+    BIAS_EXPONENT_MAX,
+    DECAY_UNITS,
+    MANTISSA_MAX,
+    SUM_MAX,
+    THRESHOLD_MAX,
+)
 from ..network.neurons import Sum, decay_of
 
-SUM_MAX = 131_071
-"""Largest synaptic sum whose shifted value stays inside the 24-bit current."""
-THRESHOLD_MAX = 131_071
-MANTISSA_MAX = 4095
-BIAS_EXPONENT_MAX = 7
-MEMBRANE_MAX = 2**23 - 1
 RATIOS = np.geomspace(0.8, 5.0, 26)
 """Scales tried, in units of the one that maps the largest weight to the largest integer."""
 
@@ -71,7 +73,7 @@ def _check_form(network: Network) -> None:
             if layer.name != network.output:
                 raise _refuse(layer, "a Sum inside the network has no Loihi neuron")
         else:
-            decay = decay_of(layer.neuron).astype(np.float64) * 4096
+            decay = decay_of(layer.neuron).astype(np.float64) * DECAY_UNITS
             if (decay != np.rint(decay)).any():
                 raise _refuse(layer, "its decay is not a multiple of 1/4096")
             if layer.neuron.v_reset.any():
@@ -88,12 +90,7 @@ def _check_form(network: Network) -> None:
 
 
 def _weights(layer: Layer) -> list[Dense | Conv]:
-    return [
-        op
-        for synapse in layer.synapses
-        for op in synapse.operations
-        if isinstance(op, Dense | Conv)
-    ]
+    return [op for synapse in layer.synapses for op in synapse.weighted]
 
 
 def _integers(weight: NDArray[np.float32], scale: float, step: int) -> NDArray[np.float64]:
@@ -125,14 +122,14 @@ def _caps(network: Network, layer: Layer, sums: tuple[Any, Any]) -> dict[str, fl
         ),
     }
     if isinstance(layer.neuron, Sum):
-        room = 0.99 * MEMBRANE_MAX / (64 * network.contract.steps)
+        room = 0.99 * V_MAX / (64 * network.contract.steps)
         caps["the read-out must not saturate over T steps"] = room / largest if largest else np.inf
         return caps
     decay = float(decay_of(layer.neuron).max())
     memory = network.contract.steps if decay == 1.0 else 1 / (1 - decay)
     negative = float(sums[1].max(initial=0.0))
     caps["the membrane must not saturate below"] = (
-        0.99 * MEMBRANE_MAX / (64 * negative * memory) if negative else np.inf
+        0.99 * V_MAX / (64 * negative * memory) if negative else np.inf
     )
     caps["a threshold is at most 131071"] = THRESHOLD_MAX / float(layer.neuron.threshold.max())
     return caps

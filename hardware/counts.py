@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import RequestError, nearest
 from ..network.fanout import SynapseCount, is_graded
 from ..network.layers import Layer, Network
-from ..network.neurons import Spiking
+from ..network.neurons import Sum
 from ..network.trace import Trace
 from .mapping import messages_sent
 
@@ -142,7 +142,7 @@ def _active(layer: Layer, trace: Trace) -> int | None:
     if layer.name in trace.active:
         return int(trace.active[layer.name].sum())
     # A layer without a membrane passes its current on: what it emits is what it received.
-    return None if isinstance(layer.neuron, Spiking) else int(trace.fired[layer.name].sum())
+    return int(trace.fired[layer.name].sum()) if isinstance(layer.neuron, Sum) else None
 
 
 def _layer(
@@ -154,7 +154,7 @@ def _layer(
     made: tuple[int, int],
 ) -> LayerCounts:
     mine = [count.operations for count in counts if count.layer == layer.name]
-    spiking = isinstance(layer.neuron, Spiking)
+    spiking = not isinstance(layer.neuron, Sum)
     emitted = trace.fired[layer.name]
     sent = int((emitted * messages_sent(counts, layer.name)).sum())
     updated = spiking or layer.name == network.output
@@ -195,7 +195,7 @@ def _host(
         sent = messages_sent(counts, network.input)
         spikes_in = int((trace.fired[network.input] * sent).sum())
     output = network.layer(network.output)
-    spiking = isinstance(output.neuron, Spiking)
+    spiking = not isinstance(output.neuron, Sum)
     return HostCounts(
         mac=host_mac,
         values_in=values_in,

@@ -17,14 +17,12 @@ from .contract import Integer
 from .dynamics import WEIGHT_SHIFT, loihi_bias
 from .layers import Conv, Dense, Layer, Network, Operation, Synapse
 from .linear import apply
+from .loihi import MANTISSA_MAX, MANTISSA_MIN
 from .neurons import Sum
 
 Bound = NDArray[np.float64]
 Bounds = tuple[Bound, Bound]
 """(P, N), both >= 0: a value lies in [-N, P]."""
-
-MANTISSA_MIN, MANTISSA_MAX = -4096, 4095
-"""A Loihi bias mantissa has 13 bits."""
 
 
 def through_operation(operation: Operation, bounds: Bounds) -> Bounds:
@@ -66,11 +64,21 @@ def host_bias(bounds: Bounds, scale: float, exponent: int) -> Bounds:
     """
 
     def reach(side: Bound, limit: int) -> Bound:
-        mantissa = np.where(side > 0, np.floor(side * (scale * 64 / 2**exponent)) + 1, 0)
+        mantissa = np.where(
+            side > 0, np.floor(side * (scale * 2**WEIGHT_SHIFT / 2**exponent)) + 1, 0
+        )
         whole = np.minimum(mantissa, limit).astype(np.int64)
         return np.asarray(loihi_bias(whole, exponent), np.float64)
 
     return reach(bounds[0], MANTISSA_MAX), reach(bounds[1], -MANTISSA_MIN)
+
+
+def step_bounds(arithmetic: Integer, layer: Layer, bounds: Bounds) -> Bounds:
+    """Bounds of what one step adds, in membrane units, bias included, from those of the sum."""
+    scale = arithmetic.host_scale.get(layer.name)
+    if scale is None:
+        return bounds[0] * 2**WEIGHT_SHIFT, bounds[1] * 2**WEIGHT_SHIFT
+    return host_bias(bounds, scale, arithmetic.bias_exponents[layer.name])
 
 
 def emitted(network: Network, layer: Layer, bounds: Bounds) -> Bounds:
@@ -78,12 +86,7 @@ def emitted(network: Network, layer: Layer, bounds: Bounds) -> Bounds:
     if not isinstance(layer.neuron, Sum):
         return np.ones(layer.shape), np.zeros(layer.shape)
     arithmetic = network.contract.arithmetic
-    if not isinstance(arithmetic, Integer):
-        return bounds
-    scale = arithmetic.host_scale.get(layer.name)
-    if scale is None:
-        return bounds[0] * 2**WEIGHT_SHIFT, bounds[1] * 2**WEIGHT_SHIFT
-    return host_bias(bounds, scale, arithmetic.bias_exponents[layer.name])
+    return step_bounds(arithmetic, layer, bounds) if isinstance(arithmetic, Integer) else bounds
 
 
 def term_sums(network: Network) -> dict[str, Bounds]:

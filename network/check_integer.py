@@ -14,20 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RequestError
-from .bounds import MANTISSA_MAX, MANTISSA_MIN, Bounds, bias_sums, host_bias, term_sums
+from .bounds import Bounds, bias_sums, step_bounds, term_sums
 from .contract import Contract, Integer
 from .dynamics import V_MAX, WEIGHT_SHIFT
 from .layers import AvgPool, Conv, Dense, Layer, Network, Synapse
-from .loihi import effective_weight, sign_mode, weight_step
+from .loihi import (
+    BIAS_EXPONENT_MAX,
+    DECAY_UNITS,
+    MANTISSA_MAX,
+    MANTISSA_MIN,
+    SUM_MAX,
+    THRESHOLD_MAX,
+    WEIGHT_MAX,
+    WEIGHT_MIN,
+    effective_weight,
+    sign_mode,
+    weight_step,
+)
 from .neurons import LIF, Sum, decay_of
-
-THRESHOLD_MAX = 131_071
-"""17 bits."""
-SUM_MAX = 131_071
-"""A larger synaptic sum, shifted by 6 bits, wraps the 24-bit current."""
-WEIGHT_MIN, WEIGHT_MAX = -256, 255
-EXPONENT_MAX = 7
-DECAY_UNITS = 4096
 
 
 def check_integer(network: Network) -> None:
@@ -48,7 +52,7 @@ def check_integer(network: Network) -> None:
             biases = bias_sums(network, layer)
             _bias(layer, biases, arithmetic)
             _sum_fits(layer, sums[layer.name], biases)
-        bounds = _step_bounds(layer, sums[layer.name], arithmetic)
+        bounds = step_bounds(arithmetic, layer, sums[layer.name])
         if not isinstance(layer.neuron, Sum):
             _membrane_fits(layer, bounds[1], network.contract.steps)
         elif layer.name == network.output:
@@ -69,17 +73,17 @@ def _contract(network: Network, contract: Contract, arithmetic: Integer) -> None
         if name not in network.by_name:
             raise RequestError("E_LAYER", f"the contract's arithmetic names '{name}', no layer")
     for name, exponent in arithmetic.bias_exponents.items():
-        if not 0 <= exponent <= EXPONENT_MAX:
+        if not 0 <= exponent <= BIAS_EXPONENT_MAX:
             raise RequestError(
                 "E_RANGE",
-                f"layer '{name}' has the bias exponent {exponent}; expected 0 to {EXPONENT_MAX}",
+                f"layer '{name}' has the bias exponent {exponent}; expected 0 to {BIAS_EXPONENT_MAX}",
             )
     for name, scale in arithmetic.host_scale.items():
-        if name not in arithmetic.bias_exponents or scale < 1:
+        if name not in arithmetic.bias_exponents or not 1 <= scale <= 2**31:
             raise RequestError(
                 "E_RANGE",
                 f"layer '{name}' gets its current from the host at scale {scale}; expected a "
-                "scale of 1 or more and a bias exponent",
+                "scale of 1 to 2^31 and a bias exponent",
             )
 
 
@@ -90,7 +94,6 @@ def _first(values: NDArray[Any], bad: NDArray[np.bool_]) -> str:
 
 
 def _synapse(layer: Layer, synapse: Synapse, bits: int) -> None:
-    weighted = [op for op in synapse.operations if isinstance(op, (Dense, Conv))]
     for operation in synapse.operations:
         if isinstance(operation, AvgPool):
             raise RequestError(
@@ -98,13 +101,13 @@ def _synapse(layer: Layer, synapse: Synapse, bits: int) -> None:
                 f"'{operation.name}' (layer '{layer.name}') averages, integers cannot; use a sum "
                 "pool and fold the division into the next weights",
             )
-    if len(weighted) > 1:
+    if len(synapse.weighted) > 1:
         raise RequestError(
             "E_UNSUPPORTED",
-            f"the synapse from '{synapse.source}' into layer '{layer.name}' has {len(weighted)} "
-            "weight matrices; expected one, join them",
+            f"the synapse from '{synapse.source}' into layer '{layer.name}' has "
+            f"{len(synapse.weighted)} weight matrices; expected one, join them",
         )
-    for operation in weighted:
+    for operation in synapse.weighted:
         _weight(operation, layer, bits)
 
 
@@ -187,14 +190,6 @@ def _neuron(layer: Layer) -> None:
             f"layer '{layer.name}' has the decay {_first(units / DECAY_UNITS, bad)}; expected a "
             f"multiple of 1/{DECAY_UNITS}",
         )
-
-
-def _step_bounds(layer: Layer, bounds: Bounds, arithmetic: Integer) -> Bounds:
-    """Bounds of what one step adds, in membrane units, bias included."""
-    scale = arithmetic.host_scale.get(layer.name)
-    if scale is not None:
-        return host_bias(bounds, scale, arithmetic.bias_exponents[layer.name])
-    return bounds[0] * 2**WEIGHT_SHIFT, bounds[1] * 2**WEIGHT_SHIFT
 
 
 def _membrane_fits(layer: Layer, lowest: NDArray[np.float64], steps: int) -> None:

@@ -6,22 +6,27 @@ written for. It is never guessed: a file without one is read only under a named 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RequestError, nearest
+from ..errors import RequestError
 from ..files import canonical_json
+from .plain import Between, parse
 
 Compare = Literal["gt", "ge"]
 Reset = Literal["value", "subtract"]
 InputCoding = Literal["direct", "spikes", "events"]
 
 VERSION = 1
+
+Count = Annotated[int, Between(1, 1_000_000)]
+Positive = Annotated[float, Between(2.0**-126, 1e9)]
+"""Above 0, and no float32 takes it for 0."""
+Exponent = Annotated[int, Between(-256, 256)]
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,8 @@ class Grid:
     """float32 whose sums are exact: per layer, weights are multiples of 2^-weight_exponents and
     currents of 2^-product_exponents."""
 
-    weight_exponents: Mapping[str, int]
-    product_exponents: Mapping[str, int]
+    weight_exponents: Mapping[str, Exponent]
+    product_exponents: Mapping[str, Exponent]
     kind: Literal["grid"] = "grid"
 
 
@@ -49,18 +54,13 @@ class Integer:
     the input and written as one bias per neuron, ``rint(c * scale * 64 / 2^e) << e``.
     """
 
-    weight_bits: int
-    bias_exponents: Mapping[str, int]
-    host_scale: Mapping[str, int] = field(default_factory=dict)
+    weight_bits: Annotated[int, Between(1, 8)]
+    bias_exponents: Mapping[str, Exponent]
+    host_scale: Mapping[str, Annotated[int, Between(1, 2**31)]] = field(default_factory=dict)
     kind: Literal["integer"] = "integer"
 
 
 Arithmetic = Float32 | Grid | Integer
-_ARITHMETICS: dict[str, type[Float32] | type[Grid] | type[Integer]] = {
-    "float32": Float32,
-    "grid": Grid,
-    "integer": Integer,
-}
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,14 @@ class Contract:
     level; ``input_coding`` direct: the same frame at every step.
     """
 
-    steps: int
-    dt: float = 1e-4
+    steps: Count
+    dt: Positive = 1e-4
     integrator: Literal["euler"] = "euler"
     compare: Compare = "gt"
     reset: Reset = "value"
     input_coding: InputCoding = "direct"
-    input_scale: float = 1.0
-    input_levels: int = 1
+    input_scale: Positive = 1.0
+    input_levels: Count = 1
     readout: Literal["current_mean"] = "current_mean"
     arithmetic: Arithmetic = field(default_factory=Float32)
     producer: str = ""
@@ -89,21 +89,36 @@ class Contract:
     def frames(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """Stored inputs to what enters the network.
 
-        Integers are levels and are multiplied by ``input_scale``; floats are taken as they are.
+        Integers are levels and are multiplied by ``input_scale``; floats are taken as they are,
+        but where sums are exact they must be what levels give: nothing is certified beyond them.
+        Raises RequestError (E_INPUT).
         """
-        if x.dtype.kind in "iu":
-            if x.size and (int(x.min()) < 0 or int(x.max()) > self.input_levels):
+        if x.dtype.kind not in "iuf":
+            raise RequestError("E_INPUT", f"the input has dtype {x.dtype}; expected numbers")
+        scale = np.float32(self.input_scale)
+        if x.dtype.kind == "f":
+            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused
+                frames = x.astype(np.float32)
+            if not np.isfinite(frames).all():
+                raise RequestError("E_INPUT", "the input holds a number that is not finite")
+            if isinstance(self.arithmetic, Float32):
+                return frames
+            levels = frames / scale
+            if (levels != np.rint(levels)).any():
                 raise RequestError(
                     "E_INPUT",
-                    f"the input holds levels from {x.min()} to {x.max()}, the contract says "
-                    f"0 to {self.input_levels}",
+                    f"the input holds numbers that are no multiples of {self.input_scale}; in "
+                    f"{self.arithmetic.kind} arithmetic sums are exact for those only",
                 )
-            return x.astype(np.float32) * np.float32(self.input_scale)
-        if x.dtype.kind != "f" or not np.isfinite(x).all():
+        else:
+            frames, levels = x.astype(np.float32) * scale, x
+        if levels.size and (levels.min() < 0 or levels.max() > self.input_levels):
             raise RequestError(
-                "E_INPUT", f"the input must be finite numbers, found dtype {x.dtype}"
+                "E_INPUT",
+                f"the input holds levels from {levels.min()} to {levels.max()}, the contract says "
+                f"0 to {self.input_levels}",
             )
-        return x.astype(np.float32)
+        return frames
 
     def with_arithmetic(self, arithmetic: Arithmetic) -> Contract:
         """The same contract in another arithmetic."""
@@ -118,89 +133,12 @@ class Contract:
         return canonical_json(self.to_dict())
 
     @staticmethod
-    def from_json(text: str) -> Contract:
-        """Read a contract; RequestError (E_CONTRACT) names the field that is wrong."""
-        try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise RequestError("E_CONTRACT", f"the contract is not JSON: {error}") from error
-        return Contract.from_dict(data)
-
-    @staticmethod
     def from_dict(data: Any) -> Contract:
-        """Read a contract from plain values."""
+        """Read a contract from plain values; RequestError (E_CONTRACT) names what is wrong."""
         if not isinstance(data, dict) or data.get("contract") != VERSION:
             found = data.get("contract") if isinstance(data, dict) else type(data).__name__
             raise RequestError(
                 "E_CONTRACT", f"the contract's version is {found!r}, this release reads {VERSION}"
             )
         fields = {key: value for key, value in data.items() if key != "contract"}
-        fields["arithmetic"] = _arithmetic(fields.get("arithmetic"))
-        _check_fields(fields)
-        return Contract(**fields)
-
-
-def _check_fields(fields: dict[str, Any]) -> None:
-    known = Contract.__dataclass_fields__
-    for name in fields:
-        if name not in known:
-            raise RequestError(
-                "E_CONTRACT", f"the contract has an unknown field '{name}'{nearest(name, known)}"
-            )
-    for name in known:
-        if name not in fields:
-            raise RequestError("E_CONTRACT", f"the contract lacks the field '{name}'")
-    words: dict[str, tuple[Any, ...]] = {
-        "integrator": ("euler",),
-        "compare": get_args(Compare),
-        "reset": get_args(Reset),
-        "input_coding": get_args(InputCoding),
-        "readout": ("current_mean",),
-    }
-    for name, allowed in words.items():
-        if fields[name] not in allowed:
-            raise RequestError(
-                "E_CONTRACT",
-                f"the contract says {name} = {fields[name]!r}; this release knows "
-                f"{', '.join(allowed)}",
-            )
-    for name in ("steps", "input_levels"):
-        if type(fields[name]) is not int or not 1 <= fields[name] <= 1_000_000:
-            raise RequestError(
-                "E_CONTRACT",
-                f"the contract says {name} = {fields[name]!r}; a whole number of 1 or more "
-                "is expected",
-            )
-    for name in ("dt", "input_scale"):
-        value = fields[name]
-        if type(value) not in (int, float) or not 0 < value < 1e9:
-            raise RequestError(
-                "E_CONTRACT", f"the contract says {name} = {value!r}; a number above 0 is expected"
-            )
-    if not isinstance(fields["producer"], str):
-        raise RequestError("E_CONTRACT", "the contract's producer is not a text")
-
-
-def _arithmetic(data: Any) -> Arithmetic:
-    kind = data.get("kind") if isinstance(data, dict) else None
-    if kind not in _ARITHMETICS:
-        raise RequestError(
-            "E_CONTRACT",
-            f"the contract's arithmetic is {kind!r}; this release knows {', '.join(_ARITHMETICS)}",
-        )
-    form = _ARITHMETICS[kind]
-    if set(data) != set(form.__dataclass_fields__):
-        raise RequestError(
-            "E_CONTRACT",
-            f"the contract's arithmetic '{kind}' has the fields {', '.join(sorted(data))}; "
-            f"expected {', '.join(sorted(form.__dataclass_fields__))}",
-        )
-    for name, value in data.items():
-        if name == "kind":
-            continue
-        values = value.values() if isinstance(value, dict) else (value,)
-        if any(type(v) is not int for v in values):
-            raise RequestError(
-                "E_CONTRACT", f"the contract's arithmetic field '{name}' must hold whole numbers"
-            )
-    return form(**data)
+        return parse(Contract, fields, "the contract")

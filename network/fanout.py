@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..errors import RequestError
 from .layers import Conv, Dense, Flatten, Layer, Network, Operation, Shape, Synapse
 from .linear import through
-from .neurons import Spiking, Sum
+from .neurons import Sum
 from .shapes import shape_after, window_count
 
 Counts = NDArray[np.int64]
@@ -101,10 +101,6 @@ def _by_trial(synapse: Synapse, shape: Shape, nonzero: bool) -> Counts:
     return counts.reshape(shape)
 
 
-def _weighted(synapse: Synapse) -> list[Dense | Conv]:
-    return [op for op in synapse.operations if isinstance(op, (Dense, Conv))]
-
-
 def fan_out(synapse: Synapse, shape: Shape, nonzero: bool = False) -> Counts:
     """Stored synapses of each source element, int64 of the source's ``shape``.
 
@@ -114,7 +110,7 @@ def fan_out(synapse: Synapse, shape: Shape, nonzero: bool = False) -> Counts:
     chain = [op for op in synapse.operations if not isinstance(op, Flatten)]
     if not chain:
         return np.ones(shape, np.int64)
-    weighted = _weighted(synapse)
+    weighted = synapse.weighted
     if len(weighted) > 1:
         return _by_trial(synapse, shape, nonzero)
     image = shape
@@ -181,7 +177,7 @@ def is_graded(network: Network, source: str) -> bool:
             contract.input_coding == "events" and contract.input_levels == 1
         )
         return not binary
-    return not isinstance(network.layer(source).neuron, Spiking)
+    return isinstance(network.layer(source).neuron, Sum)
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,7 +243,7 @@ def _multiplied(synapse: Synapse, shape: Shape, fired: Counts, samples: int) -> 
     first = next(i for i, op in enumerate(synapse.operations) if isinstance(op, (Dense, Conv)))
     head = replace(synapse, operations=synapse.operations[: first + 1])
     known = all(isinstance(op, Flatten) for op in head.operations[:-1])
-    if not known or len(_weighted(synapse)) > 1:
+    if not known or len(synapse.weighted) > 1:
         return Operations(none, none, every, every)
     return Operations(none, none, every, fired @ fan_out(head, shape, True).reshape(-1))
 
@@ -258,7 +254,7 @@ def _operations(
     """One synapse's operations, by the step of emission; ``fired`` (T, N)."""
     shape = network.shape_of(synapse.source)
     none = np.zeros(len(fired), np.int64)
-    if is_graded(network, synapse.source) and _weighted(synapse):
+    if is_graded(network, synapse.source) and synapse.weighted:
         return _multiplied(synapse, shape, fired, samples)
     merges = isinstance(layer.neuron, Sum) and layer.name != network.output
     if merges and all(isinstance(op, Flatten) for op in synapse.operations):

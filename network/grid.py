@@ -52,10 +52,6 @@ class LayerCertificate:
         return asdict(self)
 
 
-def _weighted(synapse: Synapse) -> list[Dense | Conv]:
-    return [op for op in synapse.operations if isinstance(op, (Dense, Conv))]
-
-
 def _power_of_two(value: float) -> int | None:
     """N with value = 2^n, else None."""
     mantissa, exponent = math.frexp(value)
@@ -91,7 +87,7 @@ def _input_exponent(network: Network, synapse: Synapse, exponents: dict[str, int
 
 def _check_form(layer: Layer) -> None:
     for synapse in layer.synapses:
-        weighted = _weighted(synapse)
+        weighted = synapse.weighted
         if len(weighted) > 1:
             names = "' and '".join(op.name for op in weighted)
             raise RequestError(
@@ -100,17 +96,14 @@ def _check_form(layer: Layer) -> None:
                 "merge them into one linear map",
             )
         if weighted and any(
-            isinstance(op, AvgPool) for op in synapse.operations[_place(synapse, weighted[0]) :]
+            isinstance(op, AvgPool)
+            for op in synapse.operations[synapse.operations.index(weighted[0]) :]
         ):
             raise RequestError(
                 "E_GRID",
                 f"layer '{layer.name}': an average pool behind '{weighted[0].name}' takes its "
                 "values off the grid; put the pool before it",
             )
-
-
-def _place(synapse: Synapse, operation: Operation) -> int:
-    return [op.name for op in synapse.operations].index(operation.name)
 
 
 def _fan_in(network: Network, layer: Layer) -> tuple[int, int]:
@@ -132,7 +125,7 @@ def _fan_in(network: Network, layer: Layer) -> tuple[int, int]:
 def _exponents(network: Network, layer: Layer, k: int, known: dict[str, int]) -> int:
     """kappa: the finest exponent among a layer's products for weight exponent k."""
     found = [
-        _input_exponent(network, synapse, known) + (k if _weighted(synapse) else 0)
+        _input_exponent(network, synapse, known) + (k if synapse.weighted else 0)
         for synapse in layer.synapses
     ]
     return max(found, default=0)
@@ -202,17 +195,18 @@ def snap(network: Network) -> Network:
 
 
 def _problem(layer: Layer, k: int, kappa: int, bits: float) -> str:
+    if bits > SIGNIFICAND_BITS:
+        return f"a sum needs {bits:.2f} bits, float32 has {SIGNIFICAND_BITS}"
     for synapse in layer.synapses:
-        for op in _weighted(synapse):
+        for op in synapse.weighted:
             for name, values, exponent in (("weight", op.weight, k), ("bias", op.bias, kappa)):
                 if values is None:
                     continue
-                steps = values.astype(np.float64) * 2.0**exponent
-                off = np.argwhere(steps != np.rint(steps))
+                # Not 2.0**exponent: a file may ask for one that no float has.
+                steps = np.ldexp(values.astype(np.float64), exponent)
+                off = np.argwhere((steps != np.rint(steps)) | ((steps == 0) & (values != 0)))
                 if len(off):
-                    return f"'{op.name}' {name}{off[0].tolist()} is not a multiple of 2^-{exponent}"
-    if bits > SIGNIFICAND_BITS:
-        return f"a sum needs {bits:.2f} bits, float32 has {SIGNIFICAND_BITS}"
+                    return f"'{op.name}' {name}{off[0].tolist()} is not a multiple of 2^{-exponent}"
     return ""
 
 
@@ -231,12 +225,15 @@ def certificate(network: Network) -> tuple[LayerCertificate, ...]:
         positive, negative = (float(part.max(initial=0.0)) for part in sums[layer.name])
         k = arithmetic.weight_exponents.get(layer.name, 0)
         largest = max(positive, negative)
-        weights = [abs(op.weight).max(initial=0.0) for s in layer.synapses for op in _weighted(s)]
+        weights = [abs(op.weight).max(initial=0.0) for s in layer.synapses for op in s.weighted]
         try:
             _check_form(layer)
             kappa = _exponents(network, layer, k, known)
             bits = math.log2(largest) + kappa if largest else 0.0
             problem = _problem(layer, k, kappa, bits)
+            stated = arithmetic.product_exponents.get(layer.name)
+            if not problem and stated != kappa:
+                problem = f"the contract says product exponent {stated}, its parts give {kappa}"
         except RequestError as error:
             kappa, bits, problem = 0, math.inf, error.message
         known[layer.name] = kappa

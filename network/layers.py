@@ -84,6 +84,11 @@ class Synapse:
     operations: tuple[Operation, ...] = ()
     delay: int = 0
 
+    @property
+    def weighted(self) -> tuple[Dense | Conv, ...]:
+        """The operations that multiply."""
+        return tuple(op for op in self.operations if isinstance(op, (Dense, Conv)))
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:

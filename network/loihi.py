@@ -1,4 +1,4 @@
-"""Loihi's synapses in integers, as Lava 0.10 computes them: truncated weights, sums, the wrap.
+"""What Loihi's integers can hold: the limits of its fields, and weights truncated as by Lava 0.10.
 
 A weight matrix has one sign mode. Of ``weight_bits`` a mixed matrix spends one on the sign: at 8
 bits it holds even values from -256 to 254, a one-sign matrix all values up to 255 in magnitude.
@@ -10,6 +10,21 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .dynamics import V_MAX, WEIGHT_SHIFT
+
+THRESHOLD_MAX = 131_071
+"""17 bits, in weight units."""
+SUM_MAX = V_MAX >> WEIGHT_SHIFT
+"""A larger synaptic sum, shifted into the membrane's units, wraps the 24-bit current."""
+WEIGHT_MIN, WEIGHT_MAX = -256, 255
+MANTISSA_MIN, MANTISSA_MAX = -4096, 4095
+"""A bias mantissa has 13 bits."""
+BIAS_EXPONENT_MAX = 7
+DECAY_UNITS = 4096
+"""Decays are multiples of 1/4096."""
+NO_MEMORY = DECAY_UNITS - 1
+"""The decay of a current that keeps nothing from step to step."""
 
 Sign = Literal["mixed", "excitatory", "inhibitory"]
 Ints = NDArray[np.int64]
@@ -34,30 +49,14 @@ def effective_weight(weight: NDArray[Any], weight_bits: int = 8, sign: Sign | No
     """
     mode = sign or sign_mode(weight)
     side = -1 if mode == "inhibitory" else 1
-    low = -256 if mode == "mixed" else 0
-    whole = np.clip(np.trunc(side * np.asarray(weight, np.float64)).astype(np.int64), low, 255)
+    low = WEIGHT_MIN if mode == "mixed" else 0
+    whole = np.clip(
+        np.trunc(side * np.asarray(weight, np.float64)).astype(np.int64), low, WEIGHT_MAX
+    )
     step = weight_step(weight_bits, mode)
     return side * (whole // step * step)
 
 
-def wrap24(total: Any) -> Any:
-    """A sum in a signed 24-bit register, [-2^23, 2^23), as Lava's convolution keeps it."""
-    return ((total + 2**23) % 2**24) - 2**23
-
-
-def synaptic_sum(
-    weight: NDArray[Any],
-    x: NDArray[Any],
-    weight_bits: int = 8,
-    sign: Sign | None = None,
-    weight_exp: int = 0,
-    message_bits: int = 0,
-) -> Ints:
-    """Sums of a dense synapse, int64 (B, out), from ``weight`` (out, in) and inputs (B, in).
-
-    Without message bits any non-zero input is one spike. ``weight_exp`` shifts the finished sum,
-    to the right with floor. The sum itself neither clips nor wraps.
-    """
-    messages = np.asarray(x, np.int64) if message_bits else (np.asarray(x) != 0).astype(np.int64)
-    total = messages @ effective_weight(weight, weight_bits, sign).T
-    return total << weight_exp if weight_exp >= 0 else total >> -weight_exp
+def decay_units(decay: NDArray[np.float32]) -> Ints:
+    """dv, what a membrane loses per step in 1/4096, from the factor that it keeps."""
+    return np.rint((1.0 - decay.astype(np.float64)) * DECAY_UNITS).astype(np.int64)

@@ -41,7 +41,6 @@ class Sum:
 
 
 Neuron = LIF | IF | Sum
-Spiking = (LIF, IF)
 
 
 def decay_of(neuron: LIF | IF) -> Array:

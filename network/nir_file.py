@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,10 @@ from .hdf5 import NirFileError
 from .layers import Layer, Network
 from .neurons import LIF
 from .node_types import Node
-from .sums import SumRecord, record_from_dict
+from .plain import parse
+from .sums import SumRecord
 
-__all__ = ["PRESETS", "graph_sha256", "read_metadata", "read_network", "write_network"]
+__all__ = ["PRESETS", "graph_sha256", "read_network", "write_network"]
 
 CONTRACT, CERTIFICATE = "snnpipe_contract", "snnpipe_certificate"
 OPEN = (
@@ -59,36 +60,29 @@ this release to read it so. T is 1: the file does not say."""
 class _Record:
     """What the contract's text holds besides the contract."""
 
-    contract: Contract
     graph_sha256: str
     decay: Mapping[str, str]
     sums: tuple[SumRecord, ...]
 
-    def to_json(self) -> str:
-        return canonical_json(
-            {
-                **self.contract.to_dict(),
-                "graph_sha256": self.graph_sha256,
-                "decay": dict(self.decay),
-                "sums": [record.to_dict() for record in self.sums],
-            }
-        )
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "graph_sha256": self.graph_sha256,
+            "decay": dict(self.decay),
+            "sums": [record.to_dict() for record in self.sums],
+        }
 
-    @staticmethod
-    def from_json(text: str) -> _Record:
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise RequestError("E_CONTRACT", f"the contract is not JSON: {error}") from error
-        if not isinstance(data, dict):
-            raise RequestError("E_CONTRACT", "the contract is not a JSON object")
-        digest, decay, sums = (data.pop(k, None) for k in ("graph_sha256", "decay", "sums"))
-        if not isinstance(digest, str) or not isinstance(sums, list):
-            raise RequestError("E_CONTRACT", "the contract lacks its graph_sha256 or its sums")
-        if not isinstance(decay, dict) or not all(isinstance(v, str) for v in decay.values()):
-            raise RequestError("E_CONTRACT", "the contract's decay is not layer to text")
-        records = tuple(record_from_dict(record) for record in sums)
-        return _Record(Contract.from_dict(data), digest, decay, records)
+
+def _parse(text: str) -> tuple[Contract, _Record]:
+    """A contract's text; RequestError (E_CONTRACT) names the field that is wrong."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RequestError("E_CONTRACT", f"the contract is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise RequestError("E_CONTRACT", "the contract is not a JSON object")
+    rest = {field.name: data.pop(field.name) for field in fields(_Record) if field.name in data}
+    return Contract.from_dict(data), parse(_Record, rest, "the contract")
 
 
 # --- the float32 decay ---
@@ -115,10 +109,10 @@ def _recorded(layer: Layer, neuron: LIF, text: str) -> Layer:
             )
         return layer
     try:
-        value = np.float32(float.fromhex(text))
+        value = float.fromhex(text)
     except (ValueError, OverflowError):
-        value = np.float32(np.nan)
-    if not (abs(neuron.decay - value) <= DECAY_TOLERANCE).all():
+        value = np.nan
+    if not (abs(neuron.decay.astype(np.float64) - value) <= DECAY_TOLERANCE).all():
         raise RequestError(
             "E_CONTRACT",
             f"the contract says decay {text[:40]!r} for layer '{layer.name}', 1 - dt/tau gives "
@@ -186,9 +180,9 @@ def write_network(network: Network, path: Path) -> None:
         if isinstance(layer.neuron, LIF)
     }
     digest = graph_hash(graph)
-    record = _Record(network.contract, digest, decay, graph.sums)
+    record = _Record(digest, decay, graph.sums)
     metadata = {
-        CONTRACT: record.to_json(),
+        CONTRACT: canonical_json({**network.contract.to_dict(), **record.to_dict()}),
         "dt": network.contract.dt,
         "reset": network.contract.reset,
     }
@@ -247,7 +241,7 @@ def _interpret(graph: RawGraph, semantics: str | None) -> Network:
         raise RequestError("E_CONTRACT", f"the metadata {CONTRACT} is not a text")
     if semantics is not None and _stale(text, graph):
         return from_graph(graph, _preset(semantics))
-    record = _Record.from_json(text)
+    contract, record = _parse(text)
     if record.graph_sha256 != graph_hash(graph):
         raise RequestError(
             "E_CONTRACT",
@@ -261,14 +255,14 @@ def _interpret(graph: RawGraph, semantics: str | None) -> Network:
             f"the file carries a contract that fits its graph; leave the semantics '{semantics}' "
             "out",
         )
-    network = from_graph(replace(graph, sums=record.sums), record.contract)
+    network = from_graph(replace(graph, sums=record.sums), contract)
     return _with_decays(network, record.decay)
 
 
 def _stale(text: str, graph: RawGraph) -> bool:
     """Whether a contract cannot be used: unreadable here, or written for another graph."""
     try:
-        return _Record.from_json(text).graph_sha256 != graph_hash(graph)
+        return _parse(text)[1].graph_sha256 != graph_hash(graph)
     except RequestError:
         return True
 
@@ -287,8 +281,3 @@ def read_network(path: Path, semantics: str | None = None) -> Network:
     except RequestError as error:
         raise NirFileError(error.code, f"{path}: {error.message}") from error
     return network
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a NIR file's graph: texts, numbers, groups of them."""
-    return dict(read_graph(path).metadata)

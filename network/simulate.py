@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from ..errors import RequestError
 from . import dynamics
 from .contract import Contract, Integer
+from .dynamics import WEIGHT_SHIFT
 from .layers import Layer, Network
 from .linear import through
+from .loihi import MANTISSA_MAX, MANTISSA_MIN, decay_units
 from .neurons import IF, LIF, Sum, decay_of
 from .trace import Record, Trace, pack
 
@@ -27,7 +29,8 @@ Watch = Callable[[str, int, Values], None]
 def frames_of(network: Network, x: Values, steps: int) -> tuple[Values, bool]:
     """Inputs as (T, B, *input_shape) and whether all steps are the same frame.
 
-    ``x`` is (B, *input_shape), shown at every step, or (T, B, *input_shape).
+    ``x`` is (B, *input_shape), shown at every step, or (T, B, *input_shape). Raises RequestError
+    (E_INPUT) for another shape, no step or no sample.
     """
     rank = len(network.input_shape)
     if x.shape[x.ndim - rank :] != network.input_shape or x.ndim not in (rank + 1, rank + 2):
@@ -35,6 +38,11 @@ def frames_of(network: Network, x: Values, steps: int) -> tuple[Values, bool]:
             "E_INPUT",
             f"the input has shape {list(x.shape)}; expected [B, "
             f"{', '.join(map(str, network.input_shape))}] or the same with T = {steps} in front",
+        )
+    if steps < 1 or x.shape[-rank - 1] < 1:
+        raise RequestError(
+            "E_INPUT",
+            f"asked for {steps} steps of {x.shape[-rank - 1]} samples; expected 1 or more",
         )
     if x.ndim == rank + 1:
         return np.broadcast_to(x, (steps, *x.shape)), True
@@ -58,9 +66,8 @@ def _step_float(
 def _step_integer(
     neuron: LIF | IF, current: Values, v: Values | None
 ) -> tuple[Values, Values, Values]:
-    dv = np.rint((1.0 - decay_of(neuron).astype(np.float64)) * 4096).astype(np.int64)
     before = np.zeros_like(current) if v is None else v
-    u = dynamics.loihi_integrate(before, current, 0, dv)
+    u = dynamics.loihi_integrate(before, current, 0, decay_units(decay_of(neuron)))
     spike = dynamics.loihi_decide(u, neuron.threshold.astype(np.int64))
     return u, spike, dynamics.loihi_reset(u, spike)
 
@@ -74,10 +81,10 @@ def integer_current(arithmetic: Integer, layer: Layer, total: Values) -> NDArray
     """
     scale = arithmetic.host_scale.get(layer.name)
     if scale is None:
-        return np.asarray(np.rint(total * 64), np.int64)
+        return np.asarray(np.rint(total * 2**WEIGHT_SHIFT), np.int64)
     exponent = arithmetic.bias_exponents[layer.name]
-    mantissa = np.rint(total.astype(np.float64) * (scale * 64 / 2**exponent))
-    whole: NDArray[np.int64] = np.clip(mantissa, -4096, 4095).astype(np.int64)
+    mantissa = np.rint(total.astype(np.float64) * (scale * 2**WEIGHT_SHIFT / 2**exponent))
+    whole: NDArray[np.int64] = np.clip(mantissa, MANTISSA_MIN, MANTISSA_MAX).astype(np.int64)
     return np.asarray(dynamics.loihi_bias(whole, exponent), np.int64)
 
 

@@ -7,11 +7,13 @@ successors Q is therefore the edges P x Q; which edges once were a Sum is kept a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 from ..errors import RequestError
 from .layers import Shape
+from .node_fields import MAX_SIZE
+from .plain import Between
 
 Preds = dict[str, list[str]]
 """Node to the nodes that feed it, in the order in which they are added."""
@@ -22,9 +24,9 @@ class SumRecord:
     """One Sum layer that was taken out: what fed it, what it fed, its shape."""
 
     name: str
-    sources: tuple[str, ...]
-    targets: tuple[str, ...]
-    shape: Shape
+    sources: tuple[str, ...] = field(metadata={"key": "from"})
+    targets: tuple[str, ...] = field(metadata={"key": "to"})
+    shape: tuple[Annotated[int, Between(1, MAX_SIZE)], ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -34,23 +36,6 @@ class SumRecord:
             "to": list(self.targets),
             "shape": list(self.shape),
         }
-
-
-def record_from_dict(data: Any) -> SumRecord:
-    """Read a record from plain values; RequestError (E_CONTRACT) when it is not one."""
-    keys = {"name": str, "from": list, "to": list, "shape": list}
-    fits = (
-        isinstance(data, dict)
-        and set(data) == set(keys)
-        and all(isinstance(data[key], kind) for key, kind in keys.items())
-        and all(isinstance(name, str) for name in [*data["from"], *data["to"]])
-        and all(type(n) is int and n > 0 for n in data["shape"])
-    )
-    if not fits:
-        raise RequestError(
-            "E_CONTRACT", "the contract holds a sum that is not {name, from, to, shape}"
-        )
-    return SumRecord(data["name"], tuple(data["from"]), tuple(data["to"]), tuple(data["shape"]))
 
 
 def successors(preds: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
@@ -100,6 +85,10 @@ def restore(preds: Preds, records: Iterable[SumRecord]) -> Preds:
         if record.name in found:
             raise RequestError(
                 "E_CONTRACT", f"the contract's sum '{record.name}' bears the name of a node"
+            )
+        if len(set(record.sources)) < len(record.sources):
+            raise RequestError(
+                "E_CONTRACT", f"the contract's sum '{record.name}' is fed twice by one source"
             )
         for target in record.targets:
             missing = set(record.sources) - set(found.get(target, ()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from ..errors import RequestError
 from ..files import write_file
 from .layers import Network, Shape
+from .neurons import Sum
 
 Packed = NDArray[np.uint8]
 
@@ -111,6 +113,12 @@ def predictions(outputs: NDArray[Any]) -> NDArray[np.int64]:
     return chosen
 
 
+_UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError),
+    *(RuntimeError, zipfile.BadZipFile, zlib.error),  # RuntimeError: said to be encrypted
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Witness:
     """Test inputs with what the trained module did on them in evaluation.
@@ -125,9 +133,8 @@ class Witness:
     outputs: NDArray[np.float32]
     spikes: dict[str, Packed]
 
-    def save(self, path: Path) -> None:
-        """Write ``witness.npz``, whole or not at all."""
-        arrays: dict[str, Any] = {
+    def _arrays(self) -> dict[str, Any]:
+        return {
             "inputs": self.inputs,
             "labels": self.labels,
             "indices": self.indices,
@@ -135,9 +142,12 @@ class Witness:
             **{f"spikes.{name}": bits for name, bits in self.spikes.items()},
         }
 
+    def save(self, path: Path) -> None:
+        """Write ``witness.npz``, whole or not at all."""
+
         def write(beside: Path) -> None:
             with beside.open("wb") as stream:
-                np.savez_compressed(stream, **arrays)
+                np.savez_compressed(stream, **self._arrays())
 
         write_file(path, write)
 
@@ -151,16 +161,29 @@ class Witness:
             return Witness(
                 arrays["inputs"], arrays["labels"], arrays["indices"], arrays["outputs"], spikes
             )
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             raise RequestError("E_WITNESS", f"{path}: not a readable witness ({error})") from error
 
     def check(self, network: Network) -> None:
-        """Hold the witness against a network's layers; raises RequestError (E_WITNESS)."""
+        """Hold every array against a network; raises RequestError (E_WITNESS)."""
+        steps, samples = self.outputs.shape[0] if self.outputs.ndim else 0, self.labels.size
+        expected: dict[str, tuple[str, Shape]] = {
+            "inputs": ("iuf", (samples, *network.input_shape)),
+            "labels": ("iu", (samples,)),
+            "indices": ("iu", (samples,)),
+            "outputs": ("f", (steps, samples, network.layer(network.output).size)),
+        }
         for layer in network.layers:
-            bits = self.spikes.get(layer.name)
-            if bits is not None and bits.shape[-1] != -(-layer.size // 8):
+            if not isinstance(layer.neuron, Sum):
+                packed = (steps, samples, -(-layer.size // 8))
+                expected[f"spikes.{layer.name}"] = ("u", packed)
+        arrays = self._arrays()
+        for name, (kinds, shape) in expected.items():
+            found = arrays.get(name)
+            if found is None or found.shape != shape or found.dtype.kind not in kinds or not steps:
+                what = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
                 raise RequestError(
                     "E_WITNESS",
-                    f"the witness holds {bits.shape[-1]} bytes per sample for layer "
-                    f"'{layer.name}', the network needs {-(-layer.size // 8)}",
+                    f"the witness holds {what} as {name}; this network needs {list(shape)} with "
+                    "one step or more",
                 )

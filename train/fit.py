@@ -16,7 +16,7 @@ from .examples import Batches
 from .optimise import course, optimiser
 from .progress import Progress
 from .protocol import LearningRule
-from .recipe import Recipe, TrainPart
+from .recipe import TrainPart
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Fitted:
 
 
 def fit(
-    recipe: Recipe,
+    settings: TrainPart,
     rule: LearningRule,
     model: nn.Module,
     batches: Batches,
@@ -62,12 +62,11 @@ def fit(
 
     Leaves it in evaluation. Raises RequestError (E_DIVERGED) when the loss is not finite.
     """
-    settings = recipe.train
     _lay_out(model, torch.channels_last)  # convolutions and their norms are faster so
     optimizer = optimiser(model, settings)
     schedule = course(optimizer, settings, settings.epochs * batches.per_epoch)
     epochs: list[Epoch] = []
-    best_state: dict[str, Tensor] = {}
+    best, most, best_state = 0, -1, dict[str, Tensor]()
     for number in range(1, settings.epochs + 1):
         started, losses, correct = time.perf_counter(), 0.0, 0
         model.train()
@@ -95,22 +94,17 @@ def fit(
             )
         )
         progress.keep(str(epochs[-1]))
-        if epochs[-1] is _best(epochs):
+        if checked.correct > most or not checked.n:
+            best, most = number, checked.correct
             best_state = {name: value.clone() for name, value in model.state_dict().items()}
     _lay_out(model, torch.contiguous_format)
-    return Fitted(epochs, _best(epochs), best_state)
+    return Fitted(epochs, epochs[best - 1], best_state)
 
 
 def _lay_out(model: nn.Module, layout: torch.memory_format) -> None:
     for parameter in model.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=layout)
-
-
-def _best(epochs: list[Epoch]) -> Epoch:
-    """The first of the best validation accuracy; the last when nothing was held out."""
-    checked = [epoch.validation_accuracy for epoch in epochs]
-    return epochs[-1] if None in checked else epochs[checked.index(max(checked))]
 
 
 def _finite(loss: float, epoch: int, settings: TrainPart) -> float:

@@ -43,6 +43,8 @@ class LIF(nn.Module):
         surrogate: Surrogate | None = None,
     ) -> None:
         super().__init__()
+        if decay == 1.0:
+            raise RequestError("E_NEURON", "the decay of LIF is 1; neurons without a leak are IF")
         self.spiking = Spiking(
             decay, threshold, reset, compare, detach_reset, surrogate or Sigmoid()
         )

@@ -30,13 +30,10 @@ from .witness import witness
 Facts = dict[str, Any]
 
 
-def train_run(
-    recipe: Recipe, data_folder: Path | None, out: Path, recipe_text: str | None = None
-) -> Facts:
+def train_run(recipe: Recipe, data_folder: Path | None, out: Path) -> Facts:
     """Train as the recipe says and leave a run folder; returns its history.
 
-    The folder holds recipe.toml (``recipe_text``, or the resolved recipe), history.json,
-    model.safetensors (the last epoch) and witness.npz; it appears whole or not at all and takes
+    The folder holds recipe.toml (resolved: every field), history.json, model.safetensors (the last epoch) and witness.npz; it appears whole or not at all and takes
     the place of an earlier run. Test images are read after training. The caller's random state is
     left as it was. Raises RequestError (E_OUT, E_DIVERGED) and CouldNotRunError (E_WRITE, E_DATA,
     E_DEVICE).
@@ -68,7 +65,7 @@ def train_run(
     }
 
     def write(folder: Path) -> None:
-        write_text(folder / RECIPE, recipe_text if recipe_text is not None else to_toml(recipe))
+        write_text(folder / RECIPE, to_toml(recipe))
         write_text(folder / HISTORY, json.dumps(facts, indent=2, allow_nan=False) + "\n")
         save(model, folder / MODEL, {"version": __version__, "recipe": recipe_hash(recipe)})
         evidence.save(folder / WITNESS)
@@ -127,7 +124,7 @@ def _fit(
     )
     order = torch.Generator().manual_seed(recipe.train.seed)
     batches = Batches(images, labels, data.scale, recipe.train.batch, recipe.data.flip, order)
-    return fit(recipe, rule, model, batches, (held_images, held_labels), Progress())
+    return fit(recipe.train, rule, model, batches, (held_images, held_labels), Progress())
 
 
 def _score(model: nn.Module, examples: Examples, recipe: Recipe, data: DataSet) -> Score:

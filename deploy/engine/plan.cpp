@@ -154,8 +154,8 @@ void check_window(const std::string& edge, const Shape& source, const Shape& tar
     const std::size_t padded = in[axis] + 2 * window.padding[axis];
     const std::size_t windows = padded < reach ? 0 : (padded - reach) / window.stride[axis] + 1;
     if (windows != out[axis]) {
-      fail(edge, "its windows make " + std::to_string(windows) + " along one axis, the target has " +
-                     std::to_string(out[axis]));
+      fail(edge, "its windows make " + std::to_string(windows) +
+                     " along one axis, the target has " + std::to_string(out[axis]));
     }
   }
 }

@@ -15,12 +15,10 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from ...errors import RequestError
-from ...network.graph import graph_sha256
-from ...network.layers import Layer, Network, Shape
-from ...network.neurons import Sum
+from ...network import step_graph
+from ...network.layers import Network, Shape
+from ...network.step_graph import BATCH, DOMAIN, MAX_BYTES, current_of, value_of
 
-DOMAIN = "snnpipe"
-MAX_BYTES = 2**31 - 1
 MAX_VALUES = 2**27
 """Numbers in one value of one sample."""
 MAP = frozenset({"Conv", "Gemm", "Add", "Div", "Reshape", "Identity"})
@@ -29,16 +27,6 @@ STEP = frozenset({"Add", "Sub", "Mul", "Greater", "GreaterOrEqual", "Cast"})
 """Operators within the step of a neuron."""
 PLAIN = frozenset({AttributeProto.INT, AttributeProto.INTS, AttributeProto.FLOAT})
 """Attributes that hold numbers; the others could hold tensors and graphs."""
-
-
-def current_of(layer: Layer) -> str:
-    """Name of the value that is a layer's complete current."""
-    return f"{layer.name}:current"
-
-
-def value_of(layer: Layer) -> str:
-    """Name of the value that leaves a layer: its spikes, or the current of a Sum."""
-    return current_of(layer) if isinstance(layer.neuron, Sum) else f"{layer.name}:spikes"
 
 
 def read_step_model(path: Path, network: Network) -> onnx.ModelProto:
@@ -84,17 +72,17 @@ def _parse(path: Path) -> onnx.ModelProto:
 
 
 def _check_metadata(model: onnx.ModelProto, network: Network, path: Path) -> None:
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    form = metadata.get("snnpipe.form")
-    if form != "step":
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    expected = step_graph.metadata(network)
+    if found.get("snnpipe.form") != expected["snnpipe.form"]:
         raise _wrong(
             path,
-            f"its snnpipe.form is {form!r}, expected 'step'; this runtime runs only files that "
-            "target 'onnx' wrote",
+            f"its snnpipe.form is {found.get('snnpipe.form')!r}, expected 'step'; this runtime "
+            "runs only files that target 'onnx' wrote",
         )
-    if metadata.get("snnpipe.contract") != network.contract.to_json():
+    if found.get("snnpipe.contract") != expected["snnpipe.contract"]:
         raise _wrong(path, "its contract is not the network's; export it again")
-    if metadata.get("snnpipe.graph_sha256") != graph_sha256(network):
+    if found != expected:
         raise _wrong(path, "it was written for another network; export it again")
 
 
@@ -147,10 +135,7 @@ def _open_up(model: onnx.ModelProto, network: Network, path: Path) -> None:
 
     The full check behind this then holds every shape in the file against the network's.
     """
-    states = [layer for layer in network.layers if not isinstance(layer.neuron, Sum)]
-    inputs = {"x": network.input_shape, **{f"v.{s.name}": s.shape for s in states}}
-    outputs = {value_of(network.layer(network.output)): network.layer(network.output).shape}
-    outputs |= {f"v.{state.name}.next": state.shape for state in states}
+    inputs, outputs = step_graph.inputs(network), step_graph.outputs(network)
     for found, expected in ((model.graph.input, inputs), (model.graph.output, outputs)):
         if [value.name for value in found] != list(expected):
             raise _wrong(
@@ -181,4 +166,4 @@ def _check_sizes(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _info(name: str, shape: Shape) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape])
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, *shape])

@@ -9,24 +9,23 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as state
+from onnxruntime.capi import onnxruntime_pybind11_state as refusals
 
 from ...errors import RequestError
 from ...network.layers import Network
-from ...network.neurons import Sum
+from ...network.step_graph import current_of, states, value_of
 from ...network.trace import Record, Trace
-from ..recording import Recorder, run_in_parts, samples_at_once
-from ._onnx_file import current_of, value_of
+from ..recording import Recorder, run_in_parts
 
 QUIET = 4
 """Log nothing but the end of the process: what else goes wrong comes as an exception."""
 ERRORS = (
-    state.Fail,
-    state.InvalidArgument,
-    state.InvalidGraph,
-    state.InvalidProtobuf,
-    state.NotImplemented,
-    state.RuntimeException,
+    refusals.Fail,
+    refusals.InvalidArgument,
+    refusals.InvalidGraph,
+    refusals.InvalidProtobuf,
+    refusals.NotImplemented,
+    refusals.RuntimeException,
     UnicodeDecodeError,  # a damaged name, met while onnxruntime words its refusal
 )
 
@@ -62,7 +61,7 @@ class OnnxSession:
     def __init__(self, network: Network, model: onnx.ModelProto, path: Path) -> None:
         """Raises RequestError (E_ONNX) when onnxruntime does not take the model of ``path``."""
         self._network, self._path = network, path
-        self._states = [s for s in network.layers if not isinstance(s.neuron, Sum)]
+        self._states = states(network)
         self._outputs = [value.name for value in model.graph.output]
         try:
             self._session = ort.InferenceSession(
@@ -77,13 +76,12 @@ class OnnxSession:
         Raises RequestError: E_INPUT when the shape is not the network's, E_ONNX when the file's
         graph breaks down on the way.
         """
-        rows = samples_at_once(self._network, 1)
-        return run_in_parts(self._network, x, steps, record, rows=rows, run=self._part)
+        return run_in_parts(self._network, x, steps, record, steps_held=1, run=self._part)
 
     def _part(self, frames: NDArray[np.float32], still: bool, recorder: Recorder) -> None:  # noqa: ARG002 - a step graph sees one frame at a time, still or not
         membranes = {
-            f"v.{layer.name}": np.zeros((frames.shape[1], *layer.shape), np.float32)
-            for layer in self._states
+            name: np.zeros((frames.shape[1], *shape), np.float32)
+            for name, shape in self._states.items()
         }
         for frame in frames:
             feed = {"x": np.ascontiguousarray(frame), **membranes}

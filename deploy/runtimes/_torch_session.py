@@ -22,7 +22,7 @@ from ...network.layers import AvgPool, Conv, Dense, Flatten, Layer, Network, Ope
 from ...network.neurons import Sum, decay_of
 from ...network.shapes import shape_after
 from ...network.trace import Record, Trace
-from ..recording import Recorder, run_in_parts, samples_at_once
+from ..recording import Recorder, run_in_parts
 
 BLOCK = 16
 """Steps folded into the batch at once: enough for speed, and memory does not grow with T."""
@@ -89,9 +89,8 @@ class TorchSession:
 
         Raises RequestError (E_INPUT) when the shape is not the network's.
         """
-        rows = samples_at_once(self._network, min(steps, BLOCK))
         with exact():
-            return run_in_parts(self._network, x, steps, record, rows=rows, run=self._part)
+            return run_in_parts(self._network, x, steps, record, steps_held=BLOCK, run=self._part)
 
     def _part(self, frames: NDArray[np.float32], still: bool, recorder: Recorder) -> None:
         """All steps of some samples, in blocks; membranes live on from block to block."""

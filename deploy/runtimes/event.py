@@ -15,7 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import RequestError
+from ...network import loihi
+from ...network.bounds import bias_sums
 from ...network.contract import Integer
+from ...network.dynamics import WEIGHT_SHIFT
 from ...network.layers import (
     AvgPool,
     Conv,
@@ -32,9 +35,10 @@ from ...network.linear import through
 from ...network.neurons import IF, LIF, Sum, decay_of
 from ...network.shapes import shape_after
 from ...network.simulate import frames_of, integer_current
+from ...network.support import Table, refuse_unsupported
 from ...network.trace import Record, Trace
 from ..engine import load
-from ..protocol import Table, refuse_unsupported
+from ..recording import MOST_SAMPLES
 
 if TYPE_CHECKING:
     from ..engine._engine import FloatBuilder, FloatPlan, IntegerBuilder, IntegerPlan
@@ -86,10 +90,10 @@ class _Lowering:
         self.groups: dict[str, int] = {}
         self.injected: list[Layer] = []
 
-    def _refuse(self, name: str, layer: Layer, reason: str) -> RequestError:
+    def _refuse(self, layer: Layer, reason: str) -> RequestError:
         return RequestError(
             "E_UNSUPPORTED",
-            f"runtime '{self.runtime}' cannot run '{name}' (layer '{layer.name}'): {reason}",
+            f"runtime '{self.runtime}' cannot run layer '{layer.name}': {reason}",
         )
 
     def lower(self) -> None:
@@ -112,28 +116,20 @@ class _Lowering:
     def _host_layer(self, layer: Layer, exponent: int) -> None:
         """A layer whose current comes from outside, one bias per neuron and step."""
         for synapse in layer.synapses:
-            if synapse.source != self.network.input or synapse.delay:
+            if synapse.source != self.network.input:
                 raise self._refuse(
-                    layer.name,
                     layer,
                     "the host computes its current and knows the input only, but it is fed by "
-                    f"'{synapse.source}' with delay {synapse.delay}",
+                    f"'{synapse.source}'",
                 )
-        source = self.builder.input(_axes(layer.shape), max(4096 * 2.0**exponent, 1.0))
+        largest = max(-loihi.MANTISSA_MIN * 2.0**exponent, 1.0)
+        source = self.builder.input(_axes(layer.shape), largest)
         group = self.groups[layer.name] = self._integer(layer, np.zeros(1, np.int32))
         self.builder.inject(source, group)
         self.injected.append(layer)
 
     def _walk(self, layer: Layer, synapse: Synapse) -> tuple[int, Operation | None]:
         """Relays for all operations but the last; (source, last operation; None: identity)."""
-        if synapse.delay:
-            raise self._refuse(
-                layer.name, layer, f"a synapse with a delay of {synapse.delay}; it knows 0 only"
-            )
-        if synapse.source not in self.groups:
-            raise self._refuse(
-                layer.name, layer, f"its source '{synapse.source}' is no earlier population"
-            )
         source = self.groups[synapse.source]
         shape = self.network.shape_of(synapse.source)
         pending: Operation | None = None
@@ -175,10 +171,6 @@ class _Lowering:
                     groups=operation.groups,
                 )
             case SumPool() | AvgPool():
-                if self.integer and isinstance(operation, AvgPool):
-                    raise self._refuse(
-                        operation.name, layer, "integers have no mean; use a sum pool"
-                    )
                 self.builder.pool(
                     source,
                     target,
@@ -200,11 +192,8 @@ class _Lowering:
 
     def _integer_bias(self, layer: Layer) -> NDArray[np.int32]:
         """What a silent network puts into every neuron, in membrane units."""
-        total = np.zeros((1, *layer.shape))
-        for synapse in layer.synapses:
-            silence = np.zeros((1, *self.network.shape_of(synapse.source)))
-            total = total + through(synapse, silence)
-        units = _whole(total[0] * 64, f"{layer.name} bias * 64", layer)
+        positive, negative = bias_sums(self.network, layer)
+        units = _whole((positive - negative) * 2**WEIGHT_SHIFT, f"{layer.name} bias * 64", layer)
         if len(layer.shape) == 3 and (units == units[:, :1, :1]).all():
             units = units[:, :1, :1]
         return np.ascontiguousarray(units.reshape(-1))
@@ -237,11 +226,12 @@ class _Lowering:
             group = self.builder.sum(axes, bias)
             return group
         if contract.compare != "gt" or contract.reset != "value" or neuron.v_reset.any():
-            raise self._refuse(layer.name, layer, "integers fire at v > threshold and reset to 0")
-        leak = np.rint((1.0 - decay_of(neuron).astype(np.float64)) * 4096)
-        dv = _spread(_whole(leak, f"{layer.name} decay", layer), layer.shape)
+            raise self._refuse(layer, "integers fire at v > threshold and reset to 0")
+        dv = _spread(loihi.decay_units(decay_of(neuron)).astype(np.int32), layer.shape)
         threshold = _spread(_whole(neuron.threshold, layer.name, layer), layer.shape)
-        group = self.builder.spiking(axes, np.full(1, 4095, np.int32), dv, threshold, bias)
+        group = self.builder.spiking(
+            axes, np.full(1, loihi.NO_MEMORY, np.int32), dv, threshold, bias
+        )
         return group
 
 
@@ -261,8 +251,6 @@ class EventSession:
         on integers without a host layer, values that are not whole or beyond the contract's.
         """
         record = record or Record()
-        if steps < 1:
-            raise RequestError("E_INPUT", f"a run has 1 step or more, asked for {steps}")
         if x.dtype != np.float32:
             raise RequestError("E_INPUT", f"the input has dtype {x.dtype}; expected float32")
         frames, static = frames_of(self.network, x, steps)
@@ -308,14 +296,21 @@ class EventSession:
         """The current that the host writes as biases, (B, N) or (T, B, N), membrane units."""
         if not np.isfinite(shown).all():
             raise RequestError("E_INPUT", "the input holds a value that is not finite")
-        currents = []
-        for frame in shown:
-            total = np.zeros((frame.shape[0], *layer.shape), np.float32)
+        frames = shown.reshape(-1, *self.network.input_shape)
+        written = np.empty((len(frames), layer.size), np.int32)
+        for start in range(0, len(frames), MOST_SAMPLES):
+            part = frames[start : start + MOST_SAMPLES]
+            total = np.zeros((len(part), *layer.shape), np.float32)
             for synapse in layer.synapses:
-                total = total + through(synapse, frame.astype(np.float32))
+                total = total + through(synapse, part)
             current = integer_current(arithmetic, layer, total)
-            currents.append(current.reshape(frame.shape[0], -1).astype(np.int32))
-        return currents[0] if static else np.stack(currents)
+            written[start : start + MOST_SAMPLES] = current.reshape(len(part), -1)
+        return written if static else written.reshape(len(shown), -1, layer.size)
+
+
+TABLE: Table = dict.fromkeys((Dense, Conv, SumPool, AvgPool, Flatten, LIF, IF, Sum))
+INTEGERS: Table = {**TABLE, AvgPool: "integers have no mean; use a sum pool"}
+"""What the engine's integers do."""
 
 
 @dataclass(frozen=True)
@@ -332,9 +327,10 @@ class EventRuntime:
         Raises RequestError (E_UNSUPPORTED, E_SHAPE, E_RANGE) naming layer and reason,
         CouldNotRunError (E_MISSING) when the extension is not built.
         """
-        refuse_unsupported(network, self.name, self.table)
-        engine = load()
         integer = isinstance(network.contract.arithmetic, Integer)
+        table = INTEGERS if integer else self.table
+        refuse_unsupported(network, f"runtime '{self.name}' cannot run", table)
+        engine = load()
         builder: FloatBuilder | IntegerBuilder = (
             engine.IntegerBuilder() if integer else engine.FloatBuilder()
         )
@@ -347,14 +343,4 @@ class EventRuntime:
         return EventSession(network, plan, lowering.groups, tuple(lowering.injected))
 
 
-TABLE: Table = {
-    Dense: None,
-    Conv: None,
-    SumPool: None,
-    AvgPool: None,
-    Flatten: None,
-    LIF: None,
-    IF: None,
-    Sum: None,
-}
 PLUGIN = EventRuntime("event", "nir", TABLE)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from ...errors import RequestError
 from ...network.contract import Integer
-from ...network.layers import AvgPool, Network
-from ..protocol import Session, Table
-from .event import PLUGIN as EVENT
-from .event import EventRuntime
+from ...network.layers import Network
+from ...network.support import Table
+from ..protocol import Session
+from .event import INTEGERS, EventRuntime
 
 
 @dataclass(frozen=True)
@@ -41,5 +41,4 @@ class LoihiRuntime:
         return EventRuntime(self.name, self.target, self.table).open(network, folder)
 
 
-TABLE: Table = {**EVENT.table, AvgPool: "integers have no mean; use a sum pool"}
-PLUGIN = LoihiRuntime("loihi", "lava", TABLE)
+PLUGIN = LoihiRuntime("loihi", "lava", INTEGERS)

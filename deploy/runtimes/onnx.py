@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from ...errors import CouldNotRunError, RequestError
 from ...network.layers import AvgPool, Conv, Dense, Flatten, Network, SumPool
 from ...network.neurons import IF, LIF, Sum
-from ..float_only import refuse_integers_and_delays
-from ..protocol import Session, refuse_unsupported
+from ...network.step_graph import FILE
+from ...network.support import Table, refuse_integers, refuse_unsupported
+from ..protocol import Session
 
-FILE = "network.onnx"
-
-TABLE: Mapping[type, str | None] = {
-    Dense: None,
-    Conv: None,
-    SumPool: None,
-    AvgPool: None,
-    Flatten: None,
-    LIF: None,
-    IF: None,
-    Sum: None,
-}
-"""Operation or neuron type to None (handled) or to the reason why it is refused."""
+TABLE: Table = dict.fromkeys((Dense, Conv, SumPool, AvgPool, Flatten, LIF, IF, Sum))
 
 
 class OnnxRuntime:
@@ -40,8 +28,9 @@ class OnnxRuntime:
         missing, damaged, unsafe or not of this network; CouldNotRunError: E_MISSING without onnx
         and onnxruntime.
         """
-        refuse_unsupported(network, self.name, TABLE)
-        refuse_integers_and_delays(network, self.name)
+        cannot = f"runtime '{self.name}' cannot run"
+        refuse_unsupported(network, cannot, TABLE)
+        refuse_integers(network, cannot, "run it with 'loihi'")
         if folder is None:
             raise RequestError(
                 "E_ONNX", "runtime 'onnx' runs an exported file; export with target 'onnx' first"

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from ...errors import CouldNotRunError
 from ...network.layers import AvgPool, Conv, Dense, Flatten, Network, SumPool
 from ...network.neurons import IF, LIF, Sum
-from ..float_only import refuse_integers_and_delays
-from ..protocol import Session, refuse_unsupported
+from ...network.support import Table, refuse_integers, refuse_unsupported
+from ..protocol import Session
 
-TABLE: Mapping[type, str | None] = {
-    Dense: None,
-    Conv: None,
-    SumPool: None,
-    AvgPool: None,
-    Flatten: None,
-    LIF: None,
-    IF: None,
-    Sum: None,
-}
-"""Operation or neuron type to None (handled) or to the reason why it is refused."""
+TABLE: Table = dict.fromkeys((Dense, Conv, SumPool, AvgPool, Flatten, LIF, IF, Sum))
 
 DEVICE = "SNNPIPE_TORCH_DEVICE"
 """Environment variable: the torch device to run on, ``cpu`` without it."""
@@ -41,8 +30,9 @@ class TorchRuntime:
         Raises RequestError: E_UNSUPPORTED, E_DEVICE for a device torch does not know;
         CouldNotRunError: E_MISSING without torch, E_DEVICE for a device that is not here.
         """
-        refuse_unsupported(network, self.name, TABLE)
-        refuse_integers_and_delays(network, self.name)
+        cannot = f"runtime '{self.name}' cannot run"
+        refuse_unsupported(network, cannot, TABLE)
+        refuse_integers(network, cannot, "run it with 'loihi'")
         try:
             from ._torch_session import TorchSession
         except ImportError as error:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ...errors import RequestError
-from ...network.graph import graph_sha256
+from ...network import step_graph
 from ...network.layers import (
     AvgPool,
     Conv,
@@ -31,12 +31,10 @@ from ...network.layers import (
 )
 from ...network.neurons import LIF, Sum, decay_of
 from ...network.shapes import shape_after
+from ...network.step_graph import BATCH, DOMAIN, MAX_BYTES, current_of, value_of
 
-DOMAIN = "snnpipe"
 OPSETS = {"": 21, DOMAIN: 1}
 IR_VERSION = 10
-BATCH = "N"
-MAX_BYTES = 2**31 - 1
 
 
 @dataclass
@@ -48,6 +46,7 @@ class _Graph:
     weights: list[onnx.TensorProto] = field(default_factory=list)
     values: dict[str, Shape] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
+    functions: set[str] = field(default_factory=set)
 
     def claim(self, name: str) -> str:
         if name in self.names:
@@ -72,10 +71,7 @@ class _Graph:
 
 
 def _value(network: Network, source: str) -> str:
-    if source == network.input:
-        return "x"
-    suffix = "current" if isinstance(network.layer(source).neuron, Sum) else "spikes"
-    return f"{source}:{suffix}"
+    return "x" if source == network.input else value_of(network.layer(source))
 
 
 def _window_sum(graph: _Graph, op: SumPool | AvgPool, value: str, shape: Shape, output: str) -> str:
@@ -146,8 +142,8 @@ def _through(graph: _Graph, synapse: Synapse, result: str | None) -> str:
 
 
 def _current(graph: _Graph, layer: Layer) -> str:
-    """A layer's complete current, called ``<layer>:current``."""
-    name = f"{layer.name}:current"
+    """A layer's complete current; returns its name."""
+    name = current_of(layer)
     if len(layer.synapses) == 1:
         value = _through(graph, layer.synapses[0], name)
         if value != name:
@@ -174,21 +170,17 @@ def _step(graph: _Graph, layer: Layer, current: str) -> None:
     for name, values in parameters.items():
         # With an axis of 1 for the batch the parameter broadcasts against (N, *shape).
         inputs.append(graph.weight(f"{layer.name}.{name}", values[np.newaxis]))
-    outputs = [f"{layer.name}:spikes", f"v.{layer.name}.next"]
-    function = function_name(graph.network, layer)
+    outputs = [value_of(layer), f"v.{layer.name}.next"]
+    contract = graph.network.contract
+    function = f"{type(neuron).__name__}_{contract.compare}_{contract.reset}"
+    graph.functions.add(function)
     for output in outputs:
         graph.values[graph.claim(output)] = layer.shape
     graph.nodes.append(helper.make_node(function, inputs, outputs, layer.name, domain=DOMAIN))
 
 
-def function_name(network: Network, layer: Layer) -> str:
-    """The local function of a layer's step, such as ``LIF_gt_value``."""
-    contract = network.contract
-    return f"{type(layer.neuron).__name__}_{contract.compare}_{contract.reset}"
-
-
 def neuron_function(name: str) -> onnx.FunctionProto:
-    """The step of ``LIF`` or ``IF`` under a comparison and a reset, as in `network.dynamics`."""
+    """The local function of a step, such as ``LIF_gt_value``, as `network.dynamics` defines it."""
     neuron, compare, reset = name.split("_")
     leaky, value = neuron == "LIF", reset == "value"
     node = helper.make_node
@@ -234,36 +226,28 @@ def _info(name: str, shape: Shape) -> onnx.ValueInfoProto:
 
 
 def step_model(network: Network) -> onnx.ModelProto:
-    """The network as an ONNX model of one step, checked by onnx's own full check."""
+    """The network as an ONNX model of one step."""
     graph = _Graph(network)
     graph.values[graph.claim("x")] = network.input_shape
     for layer in network.layers:
         _step(graph, layer, _current(graph, layer))
-    states = [layer for layer in network.layers if not isinstance(layer.neuron, Sum)]
-    inputs = {"x": network.input_shape, **{f"v.{s.name}": s.shape for s in states}}
-    outputs = [_value(network, network.output), *(f"v.{state.name}.next" for state in states)]
+    inputs, outputs = step_graph.inputs(network), step_graph.outputs(network)
     hidden = [name for name in graph.values if name not in {"x", *outputs}]
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "step",
             [_info(name, shape) for name, shape in inputs.items()],
-            [_info(name, graph.values[name]) for name in outputs],
+            [_info(name, shape) for name, shape in outputs.items()],
             initializer=graph.weights,
             value_info=[_info(name, graph.values[name]) for name in hidden],
         ),
-        functions=[neuron_function(n) for n in sorted({function_name(network, s) for s in states})],
+        functions=[neuron_function(name) for name in sorted(graph.functions)],
         opset_imports=[helper.make_opsetid(name, version) for name, version in OPSETS.items()],
         ir_version=IR_VERSION,
         producer_name="snnpipe",
     )
-    metadata = {
-        "snnpipe.contract": network.contract.to_json(),
-        "snnpipe.form": "step",
-        "snnpipe.graph_sha256": graph_sha256(network),
-        "snnpipe.T": str(network.contract.steps),
-    }
-    helper.set_model_props(model, metadata)
+    helper.set_model_props(model, step_graph.metadata(network))
     return model
 
 

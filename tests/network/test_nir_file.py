@@ -30,7 +30,6 @@ from snnpipe.network.neurons import LIF, Sum
 from snnpipe.network.nir_file import (
     PRESETS,
     graph_sha256,
-    read_metadata,
     read_network,
     write_network,
 )
@@ -90,7 +89,7 @@ def test_metadata_holds_the_contract_and_plain_mirrors(tmp_path: Path) -> None:
     path = tmp_path / "x.nir"
     network = small_network()
     write_network(network, path)
-    metadata = read_metadata(path)
+    metadata = read_graph(path).metadata
     assert set(metadata) == {"snnpipe_contract", "dt", "reset"}
     assert metadata["dt"] == 1e-4
     assert isinstance(metadata["dt"], float)
@@ -111,7 +110,7 @@ def test_one_decay_for_all_is_written_as_itself(tmp_path: Path) -> None:
     lif = LIF(np.array(0.2, np.float32), np.array(1.0, np.float32))
     first = replace(network.layers[0], neuron=lif)
     write_network(replace(network, layers=(first, *network.layers[1:])), tmp_path / "x.nir")
-    text = json.loads(read_metadata(tmp_path / "x.nir")["snnpipe_contract"])
+    text = json.loads(read_graph(tmp_path / "x.nir").metadata["snnpipe_contract"])
     assert float.fromhex(text["decay"]["lif"]) == float(np.float32(0.2))
 
 
@@ -337,14 +336,14 @@ def test_the_target_writes_the_certificate_of_a_grid(tmp_path: Path) -> None:
     network = snap(_input_scaled(small_network()))
     facts = target.write(network, tmp_path)
     assert facts == {}
-    rows = json.loads(read_metadata(tmp_path / "network.nir")["snnpipe_certificate"])
+    rows = json.loads(read_graph(tmp_path / "network.nir").metadata["snnpipe_certificate"])
     assert [row["layer"] for row in rows] == ["lif", "if", "readout"]
     assert not any(row["problem"] for row in rows)
     assert read_graph(tmp_path / "network.nir").notes == ()
     float_folder = tmp_path / "float"
     float_folder.mkdir()
     target.write(small_network(), float_folder)
-    assert "snnpipe_certificate" not in read_metadata(float_folder / "network.nir")
+    assert "snnpipe_certificate" not in read_graph(float_folder / "network.nir").metadata
 
 
 def test_a_readout_of_one_sum_keeps_its_own_name(tmp_path: Path) -> None:

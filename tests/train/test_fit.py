@@ -47,7 +47,7 @@ def _fit(text, rule, progress=None):
         images, labels, data.scale, recipe.train.batch, recipe.data.flip,
         torch.Generator().manual_seed(recipe.train.seed),
     )  # fmt: skip
-    fitted = fit(recipe, rule, model, batches, tuple(validation), progress or Progress())
+    fitted = fit(recipe.train, rule, model, batches, tuple(validation), progress or Progress())
     return model, fitted, data, recipe
 
 

@@ -14,7 +14,7 @@ from training_networks import RESETS
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
-    pytest.mark.skipif(kernels._neuron is None, reason="the kernel is not built here"),
+    pytest.mark.skipif(not kernels.BUILT, reason="the kernel is not built here"),
 ]
 CLOSE = {"rtol": 2e-6, "atol": 1e-6}
 SIZES = [(1, 1), (1, 15), (3, 17), (4, 1024), (5, 1025), (2, 5003)]
@@ -61,7 +61,7 @@ def test_unrolled(reset, detach, surrogate, steps, size):
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
-    st.floats(0, 1, width=32),
+    st.floats(0, 1, width=32, exclude_max=True),
     st.floats(2**-4, 8, width=32),
     st.sampled_from(RESETS),
     st.sampled_from(["gt", "ge"]),
@@ -137,6 +137,44 @@ def test_threads_change_nothing(monkeypatch):
     torch.set_num_threads(3)
     for one, more in zip(single, kernels.stream(current, spiking), strict=True):
         assert torch.equal(one, more)
+
+
+@pytest.mark.parametrize("isa", ["v3", "v4"])
+@pytest.mark.parametrize(("reset", "detach"), RESETS)
+@pytest.mark.parametrize("surrogate", kernels.SURROGATES)
+def test_instruction_sets_change_nothing(monkeypatch, isa, reset, detach, surrogate):
+    spiking = _neuron(reset, detach, surrogate=surrogate)
+
+    def everything(name):
+        monkeypatch.setenv("SNNPIPE_ISA", name)
+        current = _current(4, 1037).requires_grad_()
+        spikes = kernels.unrolled(current, spiking)
+        gradient = torch.autograd.grad((spikes * _current(4, 1037, 1)).sum(), current)
+        return spikes.detach(), *gradient, *kernels.stream(current.detach(), spiking)
+
+    expected = everything("base")
+    try:
+        found = everything(isa)
+    except ValueError:
+        pytest.skip(f"this machine has no {isa}")
+    for left, right in zip(found, expected, strict=True):
+        assert torch.equal(left, right)
+
+
+def test_an_unknown_instruction_set_is_refused(monkeypatch):
+    monkeypatch.setenv("SNNPIPE_ISA", "mmx")
+    with pytest.raises(ValueError, match="SNNPIPE_ISA must be base, v3 or v4"):
+        kernels.stream(_current(1, 3), LIF().spiking)
+
+
+def test_without_the_extension_the_plain_path_serves(monkeypatch):
+    monkeypatch.setattr(kernels, "BUILT", False)
+    current, spiking = _current(3, 33), LIF().spiking
+    assert not kernels.takes(current, spiking)
+    for found, plain in zip(
+        neuron.stream(current, spiking), eager.stream(current, spiking), strict=True
+    ):
+        assert torch.equal(found, plain)
 
 
 def test_what_the_kernel_does_not_know_takes_the_plain_path():

@@ -266,6 +266,7 @@ def test_forms_of_normalisation(rule, options):
     [
         ({"decay": -0.1}, "decay"),
         ({"decay": 1.5}, "decay"),
+        ({"decay": 1.0}, "without a leak are IF"),
         ({"threshold": 0.0}, "threshold"),
         ({"threshold": float("nan")}, "threshold"),
         ({"reset": "value"}, "reset"),

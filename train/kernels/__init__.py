@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,11 @@ from torch import Tensor
 if TYPE_CHECKING:
     from ..neuron import Spiking
 
-_neuron: Any = import_module("._neuron", __name__) if find_spec("._neuron", __name__) else None
+BUILT = find_spec("._neuron", __name__) is not None
+"""Whether the extension was built for this interpreter; without it the plain path serves."""
+if BUILT:
+    from . import _neuron
+
 SURROGATES = ("sigmoid", "triangle")
 """The surrogates the kernel knows; others take the plain path."""
 _WORTH_A_THREAD = 1 << 15
@@ -22,14 +25,14 @@ _WORTH_A_THREAD = 1 << 15
 def takes(current: Tensor, neuron: Spiking) -> bool:
     """Whether the kernel is built here and serves these currents."""
     return (
-        _neuron is not None
+        BUILT
         and current.device.type == "cpu"
         and current.dtype == torch.float32
         and neuron.surrogate.name in SURROGATES
     )
 
 
-def _settings(neuron: Spiking, elements: int) -> Any:
+def _settings(neuron: Spiking, elements: int) -> _neuron.Settings:
     threads = min(torch.get_num_threads(), 1 + elements // _WORTH_A_THREAD)
     return _neuron.Settings(
         decay=neuron.decay,

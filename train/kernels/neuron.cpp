@@ -14,19 +14,17 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
+#include <cstdlib>
 #include <limits>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
-#define INLINE inline __attribute__((always_inline))
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wpsabi"  // vectors never cross a call: all of it is inlined
-#endif
+#include "vector.hpp"
 
 namespace {
 
@@ -51,63 +49,6 @@ struct Rows {
     std::int64_t step;
     Float* at(std::int64_t t, std::int64_t i) const { return data + t * step + i; }
 };
-
-template <int BYTES>
-struct Vector {
-    typedef float F __attribute__((vector_size(BYTES)));
-    typedef std::int32_t I __attribute__((vector_size(BYTES)));
-    static constexpr std::int64_t lanes = BYTES / 4;
-};
-
-// The last vector of a row may be partial: `left` elements remain.
-template <class V>
-INLINE typename V::F load(const float* from, std::int64_t left) {
-    typename V::F value = {};
-    if (left >= V::lanes)
-        std::memcpy(&value, from, sizeof value);
-    else
-        std::memcpy(&value, from, static_cast<std::size_t>(left) * sizeof(float));
-    return value;
-}
-
-template <class V>
-INLINE void store(float* to, const typename V::F& value, std::int64_t left) {
-    if (left >= V::lanes)
-        std::memcpy(to, &value, sizeof value);
-    else
-        std::memcpy(to, &value, static_cast<std::size_t>(left) * sizeof(float));
-}
-
-template <class V>
-INLINE typename V::F keep(const typename V::I& mask, const typename V::F& value) {
-    return (typename V::F)(mask & (typename V::I)value);
-}
-
-template <class V>
-INLINE typename V::F magnitude(const typename V::F& x) {
-    return (typename V::F)((typename V::I)x & 0x7fffffff);
-}
-
-// exp(x) for x <= 0, relative error below 3e-7: x = n ln2 + r, Taylor to r^6 on |r| <= ln2 / 2.
-template <class V>
-INLINE typename V::F exp_negative(const typename V::F& wanted) {
-    using F = typename V::F;
-    using I = typename V::I;
-    const F least = F{} - 87.0f;
-    const F x = wanted > least ? wanted : least;
-    const float round = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
-    const F shifted = x * 1.44269504f + round;
-    const F n = shifted - round;
-    const F r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln2 in two parts
-    F p = r * (1.0f / 720) + (1.0f / 120);
-    p = p * r + (1.0f / 24);
-    p = p * r + (1.0f / 6);
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    const I exponent = (I)shifted - 0x4b400000 + 127;
-    return p * (F)(exponent << 23);
-}
 
 // Surrogate derivative h(x), x = u - threshold; unit area, peak 1 / width.
 template <class V, int SURROGATE>
@@ -244,10 +185,13 @@ INLINE void run(const Backward& job, std::int64_t begin, std::int64_t end) {
     }
 }
 
+enum class Isa { BASE, V3, V4 };
+
 struct Form {
     bool subtract;
     bool detach;
     Surrogate surrogate;
+    Isa isa;
 };
 
 template <class V, bool SUBTRACT, bool DETACH, class Job>
@@ -287,12 +231,8 @@ TARGET(run_v4, 64, __attribute__((target("arch=x86-64-v4"))))
 template <class Job>
 void run_here(const Form& form, const Job& job, std::int64_t begin, std::int64_t end) {
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd"))
-        return run_v4(form, job, begin, end);
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("bmi2"))
-        return run_v3(form, job, begin, end);
+    if (form.isa == Isa::V4) return run_v4(form, job, begin, end);
+    if (form.isa == Isa::V3) return run_v3(form, job, begin, end);
 #endif
     run_base(form, job, begin, end);
 }
@@ -355,6 +295,32 @@ Extent extent_of(const Array& array) {
     if (array.ndim() != 2 || array.shape(0) < 1) refuse("the first array", "(T, N) with T >= 1");
     return {array.shape(0), array.shape(1)};
 }
+Isa widest() {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")) {
+        const bool v4 =
+            __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+            __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+            __builtin_cpu_supports("avx512vl");
+        return v4 ? Isa::V4 : Isa::V3;
+    }
+#endif
+    return Isa::BASE;
+}
+
+// The widest instruction set of this machine, or the one that SNNPIPE_ISA asks for (tests do).
+Isa chosen() {
+    const char* asked = std::getenv("SNNPIPE_ISA");
+    const Isa most = widest();
+    if (asked == nullptr || *asked == '\0') return most;
+    const std::string name = asked;
+    for (const auto& [known, isa] : {std::pair<std::string, Isa>{"base", Isa::BASE},
+                                     {"v3", Isa::V3},
+                                     {"v4", Isa::V4}})
+        if (name == known && isa <= most) return isa;
+    refuse("SNNPIPE_ISA", "base, v3 or v4, and within this machine");
+}
 
 struct Settings {
     Neuron neuron;
@@ -371,7 +337,7 @@ Settings settings(float decay, float threshold, bool at_threshold, bool subtract
         at_threshold ? threshold
                      : std::nextafter(threshold, std::numeric_limits<float>::infinity());
     return {{decay, threshold, fires_at, width},
-            {subtract, detach, surrogate == "sigmoid" ? SIGMOID : TRIANGLE},
+            {subtract, detach, surrogate == "sigmoid" ? SIGMOID : TRIANGLE, chosen()},
             threads};
 }
 

@@ -17,7 +17,7 @@ from .contract import Integer
 from .dynamics import WEIGHT_SHIFT, loihi_bias
 from .layers import Conv, Dense, Layer, Network, Operation, Synapse
 from .linear import apply
-from .loihi import MANTISSA_MAX, MANTISSA_MIN
+from .loihi import MANTISSA_MAX, MANTISSA_MIN, host_factor
 from .neurons import Sum
 
 Bound = NDArray[np.float64]
@@ -64,9 +64,7 @@ def host_bias(bounds: Bounds, scale: float, exponent: int) -> Bounds:
     """
 
     def reach(side: Bound, limit: int) -> Bound:
-        mantissa = np.where(
-            side > 0, np.floor(side * (scale * 2**WEIGHT_SHIFT / 2**exponent)) + 1, 0
-        )
+        mantissa = np.where(side > 0, np.floor(side * host_factor(scale, exponent)) + 1, 0)
         whole = np.minimum(mantissa, limit).astype(np.int64)
         return np.asarray(loihi_bias(whole, exponent), np.float64)
 

@@ -76,7 +76,8 @@ def _contract(network: Network, contract: Contract, arithmetic: Integer) -> None
         if not 0 <= exponent <= BIAS_EXPONENT_MAX:
             raise RequestError(
                 "E_RANGE",
-                f"layer '{name}' has the bias exponent {exponent}; expected 0 to {BIAS_EXPONENT_MAX}",
+                f"layer '{name}' has the bias exponent {exponent}; expected 0 to "
+                f"{BIAS_EXPONENT_MAX}",
             )
     for name, scale in arithmetic.host_scale.items():
         if name not in arithmetic.bias_exponents or not 1 <= scale <= 2**31:

@@ -50,13 +50,16 @@ def effective_weight(weight: NDArray[Any], weight_bits: int = 8, sign: Sign | No
     mode = sign or sign_mode(weight)
     side = -1 if mode == "inhibitory" else 1
     low = WEIGHT_MIN if mode == "mixed" else 0
-    whole = np.clip(
-        np.trunc(side * np.asarray(weight, np.float64)).astype(np.int64), low, WEIGHT_MAX
-    )
+    whole = np.trunc(side * np.asarray(weight, np.float64)).astype(np.int64)
     step = weight_step(weight_bits, mode)
-    return side * (whole // step * step)
+    return side * (whole.clip(low, WEIGHT_MAX) // step * step)
 
 
 def decay_units(decay: NDArray[np.float32]) -> Ints:
     """dv, what a membrane loses per step in 1/4096, from the factor that it keeps."""
     return np.rint((1.0 - decay.astype(np.float64)) * DECAY_UNITS).astype(np.int64)
+
+
+def host_factor(scale: float, exponent: int) -> float:
+    """Bias mantissas per unit of a float current that the host scales and writes."""
+    return scale * 2**WEIGHT_SHIFT / 2**exponent

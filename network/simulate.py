@@ -17,7 +17,7 @@ from .contract import Contract, Integer
 from .dynamics import WEIGHT_SHIFT
 from .layers import Layer, Network
 from .linear import through
-from .loihi import MANTISSA_MAX, MANTISSA_MIN, decay_units
+from .loihi import MANTISSA_MAX, MANTISSA_MIN, decay_units, host_factor
 from .neurons import IF, LIF, Sum, decay_of
 from .trace import Record, Trace, pack
 
@@ -83,7 +83,7 @@ def integer_current(arithmetic: Integer, layer: Layer, total: Values) -> NDArray
     if scale is None:
         return np.asarray(np.rint(total * 2**WEIGHT_SHIFT), np.int64)
     exponent = arithmetic.bias_exponents[layer.name]
-    mantissa = np.rint(total.astype(np.float64) * (scale * 2**WEIGHT_SHIFT / 2**exponent))
+    mantissa = np.rint(total.astype(np.float64) * host_factor(scale, exponent))
     whole: NDArray[np.int64] = np.clip(mantissa, MANTISSA_MIN, MANTISSA_MAX).astype(np.int64)
     return np.asarray(dynamics.loihi_bias(whole, exponent), np.int64)
 

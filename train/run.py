@@ -33,10 +33,10 @@ Facts = dict[str, Any]
 def train_run(recipe: Recipe, data_folder: Path | None, out: Path) -> Facts:
     """Train as the recipe says and leave a run folder; returns its history.
 
-    The folder holds recipe.toml (resolved: every field), history.json, model.safetensors (the last epoch) and witness.npz; it appears whole or not at all and takes
-    the place of an earlier run. Test images are read after training. The caller's random state is
-    left as it was. Raises RequestError (E_OUT, E_DIVERGED) and CouldNotRunError (E_WRITE, E_DATA,
-    E_DEVICE).
+    The folder holds recipe.toml (resolved: every field), history.json, model.safetensors (the last
+    epoch) and witness.npz; it appears whole or not at all and takes the place of an earlier run.
+    Test images are read after training. The caller's random state is left as it was. Raises
+    RequestError (E_OUT, E_DIVERGED) and CouldNotRunError (E_WRITE, E_DATA, E_DEVICE).
     """
     started = time.perf_counter()
     device = _device(recipe.train.device)

@@ -229,9 +229,8 @@ class _Lowering:
             raise self._refuse(layer, "integers fire at v > threshold and reset to 0")
         dv = _spread(loihi.decay_units(decay_of(neuron)).astype(np.int32), layer.shape)
         threshold = _spread(_whole(neuron.threshold, layer.name, layer), layer.shape)
-        group = self.builder.spiking(
-            axes, np.full(1, loihi.NO_MEMORY, np.int32), dv, threshold, bias
-        )
+        du = np.full(1, loihi.NO_MEMORY, np.int32)
+        group = self.builder.spiking(axes, du, dv, threshold, bias)
         return group
 
 

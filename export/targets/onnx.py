@@ -33,7 +33,9 @@ class OnnxTarget:
         (E_MISSING) when onnx is not installed.
         """
         refuse_unsupported(network, "target 'onnx' cannot write", TABLE)
-        refuse_integers(network, "target 'onnx' cannot write", "export it with 'lava'")
+        refuse_integers(
+            network, "target 'onnx' cannot write", "export integer networks with 'lava'"
+        )
         try:
             from ._onnx_graph import describe, encode, step_model
         except ImportError as error:

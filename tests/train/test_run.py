@@ -16,7 +16,7 @@ from snnpipe.train.checkpoint import build, load_run
 from snnpipe.train.evaluate import score
 from snnpipe.train.fit import fit
 from snnpipe.train.modules import IF, LIF, neurons
-from snnpipe.train.recipe import parse_recipe, read_recipe
+from snnpipe.train.recipe import parse_recipe, read_recipe, to_toml
 from snnpipe.train.run import train_run
 from snnpipe.train.witness import witness
 from torch import nn
@@ -46,7 +46,7 @@ samples = 7
 
 
 def _run(out, text=RECIPE):
-    return train_run(parse_recipe(text, "test"), None, out, text)
+    return train_run(parse_recipe(text, "test"), None, out)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_the_folder_is_complete(run):
     out, facts = run
     names = {"recipe.toml", "history.json", "model.safetensors", "witness.npz"}
     assert {path.name for path in out.iterdir()} == names
-    assert (out / "recipe.toml").read_text() == RECIPE
+    assert (out / "recipe.toml").read_text() == to_toml(parse_recipe(RECIPE, "test"))
     assert json.loads((out / "history.json").read_text()) == facts
     assert facts["images"] == {"train": 360, "validation": 40, "test": 450}
     assert [epoch["epoch"] for epoch in facts["epochs"]] == [1, 2]

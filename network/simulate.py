@@ -39,10 +39,11 @@ def frames_of(network: Network, x: Values, steps: int) -> tuple[Values, bool]:
             f"the input has shape {list(x.shape)}; expected [B, "
             f"{', '.join(map(str, network.input_shape))}] or the same with T = {steps} in front",
         )
-    if steps < 1 or x.shape[-rank - 1] < 1:
+    samples = x.shape[-rank - 1]
+    if steps < 1 or samples < 1:
         raise RequestError(
             "E_INPUT",
-            f"asked for {steps} steps of {x.shape[-rank - 1]} samples; expected 1 or more",
+            f"a run has 1 step or more and 1 sample or more, asked for {steps} and {samples}",
         )
     if x.ndim == rank + 1:
         return np.broadcast_to(x, (steps, *x.shape)), True

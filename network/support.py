@@ -34,11 +34,11 @@ def refuse_unsupported(network: Network, cannot: str, table: Table) -> None:
             for operation in synapse.operations:
                 look(operation, layer.name, operation.name)
             if synapse.delay or synapse.source not in earlier:
-                late = f"it has a delay of {synapse.delay} steps" if synapse.delay else "recurrent"
                 raise RequestError(
                     "E_UNSUPPORTED",
-                    f"{cannot} the synapse from '{synapse.source}' into layer '{layer.name}': "
-                    f"{late}; a step passes values only forward",
+                    f"{cannot} the synapse from '{synapse.source}' into layer '{layer.name}' "
+                    f"(delay of {synapse.delay}): it is delayed or recurrent, and a step passes "
+                    "values only forward",
                 )
         earlier.add(layer.name)
 

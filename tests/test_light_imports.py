@@ -21,7 +21,14 @@ def loaded(code: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "module",
-    ["snnpipe", "snnpipe.deploy", "snnpipe.hardware", "snnpipe.network", "snnpipe.plugins"],
+    [
+        "snnpipe",
+        "snnpipe.deploy",
+        "snnpipe.hardware",
+        "snnpipe.network",
+        "snnpipe.plugins",
+        "snnpipe.cli",
+    ],
 )
 def test_light(module: str) -> None:
     assert loaded(f"import {module}") == set()

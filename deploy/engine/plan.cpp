@@ -373,8 +373,6 @@ void Builder<T>::identity(std::size_t source, std::size_t target) {
   Edge<T> made;
   made.source = source;
   made.op = Op::identity;
-  made.geometry.height = static_cast<std::ptrdiff_t>(in.height);
-  made.geometry.width = static_cast<std::ptrdiff_t>(in.width);
   made.permutes = !(in == out);
   made.reach = 1;
   groups_[target].edges.push_back(std::move(made));
@@ -395,8 +393,6 @@ void Builder<T>::inject(std::size_t source, std::size_t target) {
   Edge<T> made;
   made.source = source;
   made.op = Op::inject;
-  made.geometry.height = static_cast<std::ptrdiff_t>(from.shape.height);
-  made.geometry.width = static_cast<std::ptrdiff_t>(from.shape.width);
   to.edges.push_back(std::move(made));
 }
 

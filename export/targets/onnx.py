@@ -32,10 +32,9 @@ class OnnxTarget:
         values would get one name, E_RANGE above the 2 GiB of an ONNX file; CouldNotRunError
         (E_MISSING) when onnx is not installed.
         """
-        refuse_unsupported(network, "target 'onnx' cannot write", TABLE)
-        refuse_integers(
-            network, "target 'onnx' cannot write", "export integer networks with 'lava'"
-        )
+        cannot = "target 'onnx' cannot write"
+        refuse_unsupported(network, cannot, TABLE)
+        refuse_integers(network, cannot, "export integer networks with 'lava'")
         try:
             from ._onnx_graph import describe, encode, step_model
         except ImportError as error:

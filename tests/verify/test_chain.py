@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from snnpipe import plugins
 from snnpipe.errors import CouldNotRunError
 from snnpipe.network.contract import Contract, Grid
 from snnpipe.network.grid import snap
 from snnpipe.network.layers import Conv, Dense, Flatten, Layer, Network, Synapse
 from snnpipe.network.neurons import IF, LIF, Sum
 from snnpipe.network.simulate import simulate
-from snnpipe.network.trace import Record, Trace, Witness
+from snnpipe.network.trace import Trace, Witness
 from snnpipe.verify.chain import Arrow, Findings, Opened, Request, verify
 from snnpipe.verify.replay import replay
 from snnpipe.verify.verdict import Outcome, Strength
@@ -44,16 +45,6 @@ def folded_network(seed: int = 5) -> Network:
     )
     contract = Contract(steps=4, input_scale=1 / 16, input_levels=16)
     return Network("input", (1, 8, 8), layers, "readout", contract)
-
-
-class Simulated:
-    """A runtime that is the reference executor on a network of its own, right or faulty."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-
-    def run(self, x: NDArray[np.float32], steps: int, record: Record | None = None) -> Trace:
-        return simulate(self.network, x, steps, record)
 
 
 class Broken:
@@ -90,7 +81,12 @@ def witness_of(network: Network, n: int = 6) -> Witness:
 
 def request(network: Network, faulty: Network, **more: Any) -> Request:
     x, labels = samples(network)
-    return Request(network, x, labels, {"engine": Opened(Simulated(faulty))}, **more)
+    return Request(network, x, labels, {"engine": engine(faulty)}, **more)
+
+
+def engine(network: Network) -> Opened:
+    """The event engine with a network of its own, right or faulty."""
+    return Opened(plugins.load("runtimes", "event").open(network, None))
 
 
 def arrow(findings: Findings, target: str) -> Arrow:
@@ -220,8 +216,7 @@ def test_greater_or_equal_for_greater_is_caught_on_a_made_tie() -> None:
     right, wrong = tie_network("gt"), tie_network("ge")
     x, labels = np.array([[1, 1]], np.uint8), np.array([0])
     for network, outcome in ((right, Outcome.PASSED), (wrong, Outcome.FAILED)):
-        runtimes = {"engine": Opened(Simulated(network))}
-        findings = verify(Request(right, x, labels, runtimes))
+        findings = verify(Request(right, x, labels, {"engine": engine(network)}))
         assert findings.outcome is outcome
     first = arrow(findings, "engine").differences.first  # type: ignore[union-attr]
     assert first is not None
@@ -267,7 +262,7 @@ def test_what_could_not_run_is_said_and_the_rest_goes_on() -> None:
     runtimes = {
         "missing": Opened(CouldNotRunError("E_MISSING", "not installed here")),
         "broken": Opened(Broken()),
-        "engine": Opened(Simulated(network)),
+        "engine": engine(network),
     }
     findings = verify(Request(network, x, labels, runtimes))
     assert findings.outcome is Outcome.COULD_NOT_RUN
@@ -285,3 +280,25 @@ def test_a_broken_certificate_fails_the_snapped_arrow() -> None:
     findings = verify(request(broken, broken, folded=folded, witness=witness_of(folded)))
     assert arrow(findings, "snapped").verdict.outcome is Outcome.FAILED
     assert "layer 'lif2'" in arrow(findings, "snapped").verdict.sentence
+
+
+def test_batches_change_nothing_but_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    from snnpipe.verify import chain
+
+    network = snap(folded_network())
+    layer = network.layer("readout")
+    dense = layer.synapses[0].operations[-1]
+    assert isinstance(dense, Dense)
+    x, labels = samples(network)
+    x[:13] = 0  # nothing fires there, so the fault is first seen in sample 13
+    asked = Request(network, x, labels, {"engine": engine(fault_threshold(network))})
+    whole = verify(asked)
+    monkeypatch.setattr(chain, "BATCH", 5)
+    parts = verify(asked)
+    first, again = (arrow(f, "engine").differences.first for f in (whole, parts))  # type: ignore[union-attr]
+    assert first is not None
+    assert first.sample >= 13
+    assert first == again
+    assert (whole.traces["float"].outputs == parts.traces["float"].outputs).all()
+    for name, count in whole.traces["float"].fired.items():
+        assert (count == parts.traces["float"].fired[name]).all()

@@ -25,6 +25,7 @@ from ..network.neurons import IF, LIF, Neuron, Sum
 from ..network.shapes import shape_after
 from ..train import modules, operations
 from ..train.carried import Carried
+from ..train.spiking import Population
 
 INPUT, READOUT = "input", "readout"
 Wide = NDArray[np.float64]
@@ -138,15 +139,12 @@ class Recorder:
             shift = shift + _wide(norm.bias)
         return fold(value, gain, shift, name)
 
-    def fire(self, value: Pending, module: modules.LIF | modules.IF) -> Pending:
+    def fire(self, value: Pending, module: Population) -> Pending:
         """A spiking layer, named after its module."""
         spiking = module.spiking
         threshold = _single(spiking.threshold)
-        neuron: Neuron = (
-            IF(threshold)
-            if isinstance(module, modules.IF)
-            else LIF(_single(spiking.decay), threshold)
-        )
+        leaks = spiking.decay != 1.0
+        neuron = LIF(_single(spiking.decay), threshold) if leaks else IF(threshold)
         return self._layer(self._modules.get(id(module), "neurons"), neuron, value)
 
     def fixed(self, value: Pending, operation: operations.FixedMap) -> Pending:

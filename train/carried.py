@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -31,9 +31,7 @@ from .operations import (
     Reshape,
     SumPool,
 )
-
-if TYPE_CHECKING:
-    from .modules import IF, LIF
+from .spiking import Population
 
 V = TypeVar("V")
 
@@ -57,7 +55,7 @@ class Treatment(Protocol[V]):
         """Batch normalisation of input currents."""
         ...
 
-    def fire(self, value: V, module: LIF | IF) -> V:
+    def fire(self, value: V, module: Population) -> V:
         """Currents to spikes; ``module.spiking`` holds the neuron's parameters."""
         ...
 
@@ -128,7 +126,7 @@ class Carried(Generic[V]):
         """Number of axes, time not counted."""
         return len(self.shape)
 
-    def fire(self, module: LIF | IF) -> Carried[V]:
+    def fire(self, module: Population) -> Carried[V]:
         """Currents to spikes through a neuron module."""
         return self._with(self.treatment.fire(self.value, module))
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..network import dynamics
 
 if TYPE_CHECKING:
-    from .neuron import Spiking
+    from .spiking import Spiking
 
 _RESET = {"zero": "value", "subtract": "subtract"}
 

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import RequestError
 from ..network.contract import Compare
 from .carried import Carried, V
-from .neuron import Spiking
 from .protocol import Surrogate
+from .spiking import Spiking, SpikingReset
 from .surrogates.sigmoid import Sigmoid
 
 
-def _fire(x: Carried[V], module: LIF | IF) -> Carried[V]:
-    if not isinstance(x, Carried):
-        raise RequestError(
-            "E_MODEL",
-            f"{type(module).__name__} received a {type(x).__name__}; a spiking module is called "
-            "through a learning rule, e.g. Rate()(model, frames, steps=4)",
-        )
-    return x.fire(module)
+class _Neurons(nn.Module):
+    """What LIF and IF share. Stateless: the membrane lives in the call."""
+
+    spiking: Spiking
+
+    def forward(self, x: Carried[V]) -> Carried[V]:
+        """Input currents to spikes, both (B, ...) carried through time."""
+        if not isinstance(x, Carried):
+            raise RequestError(
+                "E_MODEL",
+                f"{type(self).__name__} received a {type(x).__name__}; a spiking module is called "
+                "through a learning rule, e.g. Rate()(model, frames, steps=4)",
+            )
+        return x.fire(self)
+
+    def extra_repr(self) -> str:
+        """The parameters."""
+        return str(self.spiking)
 
 
-class LIF(nn.Module):
+class LIF(_Neurons):
     """Leaky integrate-and-fire neurons: u = decay*v + current; fire at the threshold; reset.
 
     ``reset`` zero or subtract; ``compare`` gt fires at u > threshold, ge at u >= threshold;
@@ -37,7 +45,7 @@ class LIF(nn.Module):
         self,
         decay: float = 0.25,
         threshold: float = 1.0,
-        reset: Literal["zero", "subtract"] = "zero",
+        reset: SpikingReset = "zero",
         compare: Compare = "gt",
         detach_reset: bool = True,
         surrogate: Surrogate | None = None,
@@ -49,36 +57,20 @@ class LIF(nn.Module):
             decay, threshold, reset, compare, detach_reset, surrogate or Sigmoid()
         )
 
-    def forward(self, x: Carried[V]) -> Carried[V]:
-        """Input currents to spikes, both (B, ...) carried through time."""
-        return _fire(x, self)
 
-    def extra_repr(self) -> str:
-        """The parameters."""
-        return str(self.spiking)
-
-
-class IF(nn.Module):
+class IF(_Neurons):
     """Integrate-and-fire neurons: as `LIF` without the leak (decay 1)."""
 
     def __init__(
         self,
         threshold: float = 1.0,
-        reset: Literal["zero", "subtract"] = "zero",
+        reset: SpikingReset = "zero",
         compare: Compare = "gt",
         detach_reset: bool = True,
         surrogate: Surrogate | None = None,
     ) -> None:
         super().__init__()
         self.spiking = Spiking(1.0, threshold, reset, compare, detach_reset, surrogate or Sigmoid())
-
-    def forward(self, x: Carried[V]) -> Carried[V]:
-        """Input currents to spikes, both (B, ...) carried through time."""
-        return _fire(x, self)
-
-    def extra_repr(self) -> str:
-        """The parameters."""
-        return str(self.spiking)
 
 
 class SumPool2d(nn.Module):

@@ -6,44 +6,11 @@ graph through time, `stream` keeps none and returns the eligibility that replace
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from ..errors import RequestError
-from ..network.contract import Compare
 from . import eager, kernels
-from .protocol import Surrogate
-
-
-@dataclass(frozen=True)
-class Spiking:
-    """Parameters of a neuron module; see `modules.LIF`."""
-
-    decay: float
-    threshold: float
-    reset: Literal["zero", "subtract"]
-    compare: Compare
-    detach_reset: bool
-    surrogate: Surrogate
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.decay <= 1.0:
-            raise RequestError("E_NEURON", f"the decay is {self.decay}; expected 0 to 1")
-        for name, value in (("threshold", self.threshold), ("width", self.surrogate.width)):
-            if not 0.0 < value < math.inf:
-                raise RequestError("E_NEURON", f"the {name} is {value}; expected above 0")
-        if self.reset not in ("zero", "subtract"):
-            raise RequestError(
-                "E_NEURON", f"the reset is {self.reset!r}; expected 'zero' or 'subtract'"
-            )
-        if self.compare not in ("gt", "ge"):
-            raise RequestError(
-                "E_NEURON", f"the comparison is {self.compare!r}; expected 'gt' or 'ge'"
-            )
+from .spiking import Spiking
 
 
 def unrolled(current: Tensor, neuron: Spiking) -> Tensor:

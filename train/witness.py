@@ -10,7 +10,8 @@ from ..errors import RequestError
 from ..network.trace import Packed, Witness, pack
 from .dataset import Examples
 from .evaluate import outputs
-from .modules import IF, LIF, neurons
+from .modules import neurons
+from .spiking import Population
 
 
 def witness(model: nn.Module, test: Examples, scale: float, steps: int, samples: int) -> Witness:
@@ -20,11 +21,11 @@ def witness(model: nn.Module, test: Examples, scale: float, steps: int, samples:
     module is used twice: its two populations would share a name.
     """
     images, labels = test[0][:samples], test[1][:samples]
-    names = {module: name for name, module in neurons(model).items()}
+    names = {id(module): name for name, module in neurons(model).items()}
     spikes: dict[str, Packed] = {}
 
-    def watch(module: LIF | IF, fired: Tensor) -> None:
-        name = names[module]
+    def watch(module: Population, fired: Tensor) -> None:
+        name = names[id(module)]
         if name in spikes:
             raise RequestError(
                 "E_MODEL", f"neuron module '{name}' is used twice; give each population its own"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from ..neuron import Spiking
+    from ..spiking import Spiking
 
 BUILT = find_spec("._neuron", __name__) is not None
 """Whether the extension was built for this interpreter; without it the plain path serves."""

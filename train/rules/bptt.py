@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from .. import neuron, normalise
 from ..frames import folded, in_time, joined, through
-from ..modules import IF, LIF
 from ..operations import FixedMap, LinearMap, Norm
 from ..protocol import Loss
+from ..spiking import Population
 
-Watch = Callable[[LIF | IF, Tensor], None]
+Watch = Callable[[Population, Tensor], None]
 """Called with a neuron module and its spikes (T, B, ...)."""
 
 
@@ -38,7 +38,7 @@ class Unrolled:
         copies = self.steps // value.shape[0]
         return folded(lambda x: normalise.unrolled(x, norm, copies), value)
 
-    def fire(self, value: Tensor, module: LIF | IF) -> Tensor:
+    def fire(self, value: Tensor, module: Population) -> Tensor:
         """Currents to spikes."""
         spikes = neuron.unrolled(value.expand(self.steps, *value.shape[1:]), module.spiking)
         if self.watch is not None:

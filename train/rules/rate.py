@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from .. import neuron, normalise
 from ..frames import folded, in_time, joined, mean_in_time, through, unfolded
-from ..modules import IF, LIF
 from ..operations import FixedMap, LinearMap, Norm
 from ..protocol import Loss
+from ..spiking import Population
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ class OnRates:
         stream, rate = normalise.paired(flat, value.rate, norm, self.steps // shown)
         return Pair(unfolded(stream, shown), rate)
 
-    def fire(self, value: Pair, module: LIF | IF) -> Pair:
+    def fire(self, value: Pair, module: Population) -> Pair:
         """Currents to spikes, with the eligibility of each neuron."""
         current = value.stream.expand(self.steps, *value.stream.shape[1:])
         spikes, rate, kappa = neuron.stream(current, module.spiking)

@@ -195,6 +195,12 @@ class _Table:
             raise self.wrong(key, "two whole numbers")
         return (value[0], value[1])
 
+    def flag(self, key: str) -> bool:
+        value = self.data.get(key, False)
+        if not isinstance(value, bool):
+            raise self.wrong(key, "true or false")
+        return value
+
 
 def _price(data: Any, where: str, sources: Mapping[str, str]) -> Price:
     table = _Table(data, where, _PRICE_KEYS)
@@ -249,21 +255,14 @@ def _limits(data: Any, where: str) -> Limits:
     for key in table.data:
         if key == "grid":
             grid = _Table(table.data[key], f"{where}.grid", ("size", "assumed"))
-            found[key] = Grid(grid.pair("size"), _flag(grid, "assumed"))
+            found[key] = Grid(grid.pair("size"), grid.flag("assumed"))
         elif key == "weight_bits":
             found[key] = table.pair(key)
         elif key == "conv_sharing":
-            found[key] = _flag(table, key)
+            found[key] = table.flag(key)
         else:
             found[key] = table.whole(key)
     return Limits(**found)
-
-
-def _flag(table: _Table, key: str) -> bool:
-    value = table.data.get(key, False)
-    if not isinstance(value, bool):
-        raise table.wrong(key, "true or false")
-    return value
 
 
 def _syn_format(data: Any, where: str) -> SynapseFormat:

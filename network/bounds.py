@@ -25,7 +25,7 @@ Bounds = tuple[Bound, Bound]
 """(P, N), both >= 0: a value lies in [-N, P]."""
 
 
-def through_operation(operation: Operation, bounds: Bounds) -> Bounds:
+def _through_operation(operation: Operation, bounds: Bounds) -> Bounds:
     """Bounds (1, *shape) of an operation's input to those of its output, biases included.
 
     A positive weight carries P to P and N to N, a negative one crosses them over.
@@ -50,10 +50,10 @@ def through_operation(operation: Operation, bounds: Bounds) -> Bounds:
     return apply(up, p) + apply(crossed_down, n), apply(down, p) + apply(crossed_up, n)
 
 
-def through_synapse(synapse: Synapse, bounds: Bounds) -> Bounds:
+def _through_synapse(synapse: Synapse, bounds: Bounds) -> Bounds:
     """Bounds (1, *source shape) through all operations of a synapse, (1, *layer shape)."""
     for operation in synapse.operations:
-        bounds = through_operation(operation, bounds)
+        bounds = _through_operation(operation, bounds)
     return bounds
 
 
@@ -79,10 +79,8 @@ def step_bounds(arithmetic: Integer, layer: Layer, bounds: Bounds) -> Bounds:
     return host_bias(bounds, scale, arithmetic.bias_exponents[layer.name])
 
 
-def emitted(network: Network, layer: Layer, bounds: Bounds) -> Bounds:
-    """What a layer sends on, given the bounds of its sum: 0 or 1, or a `Sum` layer's values."""
-    if not isinstance(layer.neuron, Sum):
-        return np.ones(layer.shape), np.zeros(layer.shape)
+def _passed_on(network: Network, layer: Layer, bounds: Bounds) -> Bounds:
+    """What a `Sum` layer emits, given the bounds of its sum; in integers, membrane units."""
     arithmetic = network.contract.arithmetic
     return step_bounds(arithmetic, layer, bounds) if isinstance(arithmetic, Integer) else bounds
 
@@ -101,7 +99,7 @@ def term_sums(network: Network) -> dict[str, Bounds]:
     shape = network.input_shape
     sources: dict[str, Bounds] = {network.input: (np.full(shape, largest), np.zeros(shape))}
     for layer in network.layers:
-        if not isinstance(layer.neuron, Sum):
+        if not isinstance(layer.neuron, Sum):  # known beforehand, for the edges that look back
             sources[layer.name] = (np.ones(layer.shape), np.zeros(layer.shape))
     found: dict[str, Bounds] = {}
     for layer in network.layers:
@@ -114,10 +112,11 @@ def term_sums(network: Network) -> dict[str, Bounds]:
                     "bounded: it is no spiking layer and does not come earlier",
                 )
             source = sources[synapse.source]
-            more_p, more_n = through_synapse(synapse, (source[0][None], source[1][None]))
+            more_p, more_n = _through_synapse(synapse, (source[0][None], source[1][None]))
             p, n = p + more_p, n + more_n
         found[layer.name] = (p[0], n[0])
-        sources[layer.name] = emitted(network, layer, found[layer.name])
+        if isinstance(layer.neuron, Sum):
+            sources[layer.name] = _passed_on(network, layer, found[layer.name])
     return found
 
 
@@ -126,6 +125,6 @@ def bias_sums(network: Network, layer: Layer) -> Bounds:
     p, n = np.zeros((1, *layer.shape)), np.zeros((1, *layer.shape))
     for synapse in layer.synapses:
         silent = np.zeros((1, *network.shape_of(synapse.source)))
-        more_p, more_n = through_synapse(synapse, (silent, silent))
+        more_p, more_n = _through_synapse(synapse, (silent, silent))
         p, n = p + more_p, n + more_n
     return p[0], n[0]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RequestError
-from .layers import Conv, Dense, Flatten, Layer, Network, Operation, Shape, Synapse
+from .layers import AvgPool, Conv, Dense, Flatten, Layer, Network, Shape, SumPool, Synapse
 from .linear import through
 from .neurons import Sum
 from .shapes import shape_after, window_count
@@ -38,7 +38,7 @@ def _taps(size: int, kernel: int, stride: int, padding: int, dilation: int) -> M
     return hit
 
 
-def _axis_reach(chain: Sequence[Operation], axis: int, size: int) -> Mask:
+def _axis_reach(chain: Sequence[Dense | Conv | SumPool | AvgPool], axis: int, size: int) -> Mask:
     """Along one axis (0 rows, 1 columns), through which taps of the weighted map an element
     reaches each target: (elements, targets, taps). Pools only: one tap.
     """
@@ -47,7 +47,6 @@ def _axis_reach(chain: Sequence[Operation], axis: int, size: int) -> Mask:
         if isinstance(operation, Dense):
             reach = reach.transpose(0, 2, 1)  # every position is a tap of the only target
             continue
-        assert not isinstance(operation, Flatten)  # noqa: S101 - for the type checker; left out
         if isinstance(operation, Conv):
             kernel, dilation = operation.weight.shape[2 + axis], operation.dilation[axis]
         else:

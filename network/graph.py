@@ -230,19 +230,17 @@ def _fresh(name: str, taken: Iterable[str]) -> str:
     return name
 
 
-def _with_sums(preds: Preds, linear: set[str], last: str) -> tuple[Preds, set[str]]:
+def _with_sums(preds: Preds, linear: set[str], last: str) -> Preds:
     """Give Sums to places where branches meet or part around a linear node.
 
     ``<node>.in`` for several edges into a linear node, ``<node>.out`` for a linear node that feeds
-    several, ``readout`` for an Output that is not fed by one population. Also the new names.
+    several, ``readout`` for an Output that is not fed by one population.
     """
     found = {name: list(sources) for name, sources in preds.items()}
-    added: set[str] = set()
 
     def insert(wanted: str, sources: list[str]) -> str:
         name = _fresh(wanted, found)
         found[name] = sources
-        added.add(name)
         return name
 
     for node in sorted(linear):
@@ -256,7 +254,7 @@ def _with_sums(preds: Preds, linear: set[str], last: str) -> tuple[Preds, set[st
     ends = found[last]
     if len(ends) > 1 or ends[0] in linear or not found[ends[0]]:
         found[last] = [insert("readout", ends)]
-    return found, added
+    return found
 
 
 # --- graph to Network ---
@@ -368,7 +366,7 @@ def from_graph(graph: RawGraph, contract: Contract) -> Network:
     preds = restore(preds, graph.sums)
     _connected(preds, first, last)
     linear = {name for name, node in graph.nodes.items() if TYPES[node.type].operation}
-    preds, _ = _with_sums(preds, linear, last)
+    preds = _with_sums(preds, linear, last)
     reader = _Reader(graph, contract, preds)
     for name in _order(preds):
         reader.visit(name)

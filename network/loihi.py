@@ -62,4 +62,4 @@ def decay_units(decay: NDArray[np.float32]) -> Ints:
 
 def host_factor(scale: float, exponent: int) -> float:
     """Bias mantissas per unit of a float current that the host scales and writes."""
-    return scale * 2**WEIGHT_SHIFT / 2**exponent
+    return float(scale * 2**WEIGHT_SHIFT / 2**exponent)

@@ -135,7 +135,7 @@ def compress(values: Array) -> NDArray[np.float32]:
     return np.array(first if (full == first).all() else full)
 
 
-def _gain_isone(gain: Array, formula: str) -> None:
+def _gain_is_one(gain: Array, formula: str) -> None:
     if (abs(gain - 1) > GAIN_TOLERANCE).any():
         worst = gain.flat[int(abs(gain - 1).argmax())]
         raise RequestError(
@@ -160,12 +160,12 @@ def _lif(params: Params, dt: float) -> LIF:
             "E_VALUE",
             f"tau holds {worst:.6g} s, with dt {dt:.6g} s the decay 1 - dt/tau leaves [0, 1)",
         )
-    _gain_isone(params["r"] * dt / tau, "r*dt/tau")
+    _gain_is_one(params["r"] * dt / tau, "r*dt/tau")
     return LIF(compress(decay), compress(params["v_threshold"]), compress(params["v_reset"]))
 
 
 def _if(params: Params, dt: float) -> IF:
-    _gain_isone(params["r"].astype(np.float64) * dt, "r*dt")
+    _gain_is_one(params["r"].astype(np.float64) * dt, "r*dt")
     return IF(compress(params["v_threshold"]), compress(params["v_reset"]))
 
 

@@ -155,7 +155,7 @@ class Witness:
     def load(path: Path) -> Witness:
         """Read ``witness.npz``; RequestError (E_WITNESS) when it is not one."""
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as data:
                 arrays = {name: data[name] for name in data.files}
             spikes = {k[7:]: v for k, v in arrays.items() if k.startswith("spikes.")}
             return Witness(

@@ -264,6 +264,7 @@ def test_restore_undoes_eliminate(drawn: tuple[dict[str, list[str]], list[str]])
         SumRecord("s", (), ("output",), (4,)),
         SumRecord("s", ("a",), ("nobody",), (4,)),
         SumRecord("s", ("a",), ("output",), (5,)),
+        SumRecord("s", ("a", "a"), ("output",), (4,)),
     ],
 )
 def test_records_that_do_not_fit_are_refused(record: SumRecord) -> None:

@@ -130,3 +130,21 @@ def test_what_has_no_grid_is_refused_by_name() -> None:
     fed = replace(layer, synapses=(Synapse("input", (pool, *layer.synapses[0].operations)),))
     with pytest.raises(RequestError, match="'pool' averages over 3x3"):
         snap(replace(network, layers=(fed, *network.layers[1:])))
+
+
+@pytest.mark.parametrize("exponent", [-5000, -256, 3, 256, 5000])
+def test_exponents_that_do_not_fit_the_weights_certify_nothing(exponent: int) -> None:
+    network = float_network()
+    forged = {layer.name: exponent for layer in network.layers}
+    contract = network.contract.with_arithmetic(Grid(forged, forged))
+    assert not exact_sums(network.with_contract(contract))
+
+
+def test_a_product_exponent_that_the_parts_do_not_give_is_a_problem() -> None:
+    network = snap(float_network())
+    arithmetic = network.contract.arithmetic
+    assert isinstance(arithmetic, Grid)
+    stated = {**arithmetic.product_exponents, "lif2": arithmetic.product_exponents["lif2"] + 1}
+    edited = replace(arithmetic, product_exponents=stated)
+    layers = certificate(network.with_contract(network.contract.with_arithmetic(edited)))
+    assert ["product exponent" in layer.problem for layer in layers] == [False, True, False]

@@ -345,5 +345,7 @@ def list_(kind: str | None, as_json: bool) -> None:
 
 def main() -> None:
     """Entry point of ``snnpipe``."""
-    logging.getLogger("snnpipe").addHandler(logging.NullHandler())
+    notes = logging.StreamHandler()
+    notes.setFormatter(logging.Formatter("note: %(message)s"))
+    logging.getLogger("snnpipe").addHandler(notes)
     cli.main(prog_name="snnpipe")

@@ -119,10 +119,11 @@ def inputs(
 def read_array(file: Path) -> NDArray[Any]:
     """A .npy file of numbers; RequestError (E_INPUT) when it is not one."""
     try:
-        array = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        with file.open("rb") as stream:
+            array = np.lib.format.read_array(stream, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
         raise RequestError("E_INPUT", f"{file}: not a readable .npy file ({error})") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufb":
+    if array.dtype.kind not in "iufb":
         raise RequestError("E_INPUT", f"{file}: an array of numbers is expected")
     return array.astype(np.uint8) if array.dtype.kind == "b" else array
 

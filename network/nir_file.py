@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -33,6 +34,8 @@ from .plain import parse
 from .sums import SumRecord
 
 __all__ = ["PRESETS", "graph_sha256", "read_network", "write_network"]
+
+_LOG = logging.getLogger(__name__)
 
 CONTRACT, CERTIFICATE = "snnpipe_contract", "snnpipe_certificate"
 OPEN = (
@@ -272,7 +275,8 @@ def read_network(path: Path, semantics: str | None = None) -> Network:
 
     Raises NirFileError, a RequestError: E_SEMANTICS when there is no contract and none is named,
     E_CONTRACT when contract and graph do not belong together, and the codes of `read_graph`,
-    `from_graph` and `check`; every message begins with the file.
+    `from_graph` and `check`; every message begins with the file. What was repaired or passed over
+    is logged.
     """
     graph = read_graph(path)
     try:
@@ -280,4 +284,6 @@ def read_network(path: Path, semantics: str | None = None) -> Network:
         check(network, _level(network))
     except RequestError as error:
         raise NirFileError(error.code, f"{path}: {error.message}") from error
+    for note in graph.notes:
+        _LOG.warning(note)
     return network

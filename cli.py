@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 import click
 
 from . import __version__, runs
-from .errors import CouldNotRunError, RequestError, SnnpipeError, nearest
-
-if TYPE_CHECKING:
-    pass
-
-BUG, INTERRUPTED = 70, 130
+from .console import INTERRUPTED, answer, command, fail, progress_bar, say, told
+from .errors import CouldNotRunError, RequestError, nearest
 
 TARGETS = ("nir", "onnx", "lava")
 RUNTIMES = ("torch", "onnx", "event", "loihi")
+INTEGER_RUNTIMES = ("event", "loihi")
 LISTS = ("runtimes", "targets", "rules", "surrogates", "models", "data", "chips")
 
 RUN = click.argument("run", required=False, metavar="[RUN|FILE]", type=click.Path(path_type=Path))
+WHERE = (
+    "RUN is a folder that `snnpipe train` made (default: the newest below runs/), FILE a .nir file."
+)
 SEMANTICS = click.option(
     "--semantics",
     metavar="NAME",
-    help="How to read a .nir file that brings no contract (nir-strict, snnpipe).",
+    help="How to read a .nir file that brings no contract: nir-strict or snnpipe; needs --steps.",
 )
 DATA = click.option(
     "--data",
@@ -40,50 +38,11 @@ DATA = click.option(
 )
 
 
-def say(text: str) -> None:
-    """A line for the person at the terminal; stdout is left to --json."""
-    click.echo(text, err=True)
+def _steps(meaning: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option("--steps", type=click.IntRange(1, 100_000), metavar="T", help=meaning)
 
 
-def answer(document: Mapping[str, Any]) -> None:
-    """The one document that --json promises."""
-    click.echo(json.dumps(document, indent=2, allow_nan=False))
-
-
-def command(function: Callable[..., int | None]) -> Callable[..., None]:
-    """Give a command --json and --debug, one-sentence errors, and its exit code."""
-
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
-    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-    @wraps(function)
-    def run(as_json: bool, debug: bool, **options: Any) -> NoReturn:
-        try:
-            sys.exit(function(as_json=as_json, **options) or 0)
-        except SnnpipeError as error:
-            if debug:
-                raise
-            _fail(error.exit_code, error.code, error.message, as_json)
-        except KeyboardInterrupt:
-            _fail(INTERRUPTED, "E_INTERRUPTED", "interrupted", as_json)
-        except click.ClickException:
-            raise
-        except Exception as error:
-            if debug:
-                raise
-            what = f"{type(error).__name__}: {error}"
-            _fail(BUG, "E_BUG", f"a bug of snnpipe: {what}; --debug shows where", as_json)
-
-    return run
-
-
-def _fail(exit_code: int, code: str, message: str, as_json: bool) -> NoReturn:
-    say(f"error: {message}")
-    if as_json:
-        answer({"error": {"exit": exit_code, "code": code, "message": message}})
-    sys.exit(exit_code)
-
-
-def _names(text: str, known: tuple[str, ...], kind: str) -> list[str]:
+def _names(text: str, kind: str) -> list[str]:
     """A comma-separated list of plug-in names, each checked before anything runs."""
     from . import plugins
 
@@ -97,7 +56,7 @@ def _names(text: str, known: tuple[str, ...], kind: str) -> list[str]:
                 f"{nearest(name, available)}",
             )
     if not names:
-        raise RequestError("E_PLUGIN", f"name at least one of {', '.join(known)}")
+        raise RequestError("E_PLUGIN", f"name at least one of {', '.join(available)}")
     return list(dict.fromkeys(names))
 
 
@@ -125,11 +84,22 @@ def cli() -> None:
     """  # noqa: D301 - \b keeps click from wrapping the lines below it
 
 
-@cli.command()
+@cli.command(short_help="Train a network from a recipe into a new run folder.")
 @click.argument("recipe", metavar="RECIPE.toml", type=click.Path(path_type=Path))
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="train.lr=0.01 …")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change one value of the recipe, e.g. train.lr=0.01; may be repeated.",
+)
 @DATA
-@click.option("--out", metavar="RUN", type=click.Path(path_type=Path), help="The run folder.")
+@click.option(
+    "--out",
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    help="Folder of the new run. Default: runs/ and the recipe's name.",
+)
 @command
 def train(
     recipe: Path,
@@ -142,77 +112,92 @@ def train(
     from .train.recipe import read_recipe
 
     settings = read_recipe(recipe, overrides)
+    # Threads that spin while they wait cost a shared machine several times the work itself.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from .train.run import train_run
+
     folder = out or runs.new_run(recipe.stem)
     if (folder / "recipe.toml").exists():
         raise RequestError("E_RUN", f"{folder} holds a run already; name another with --out")
-    # Threads that spin while they wait cost a shared machine several times the work itself.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        from .train.run import train_run
-    except ModuleNotFoundError as error:
-        raise _missing(error, "train") from error
-    summary = train_run(settings, data_folder, folder)
-    if as_json:
-        answer({"run": str(folder), **summary})
+        summary = train_run(settings, data_folder, folder)
+    finally:
+        if out is None and not any(folder.iterdir()):
+            folder.rmdir()  # it was only reserved
     say(f"{folder}: {_trained(summary, settings.train.steps)}")
     say(f"next: snnpipe export {folder} --target {','.join(TARGETS)}")
-
-
-def _missing(error: ModuleNotFoundError, extra: str) -> CouldNotRunError:
-    return CouldNotRunError(
-        "E_MISSING",
-        f"this needs the package '{error.name}': pip install 'snnpipe[{extra}]'",
-    )
+    if as_json:
+        answer({"run": str(folder), **summary})
 
 
 def _trained(summary: Mapping[str, Any], steps: int) -> str:
     last, best = summary["test"]["last"], summary["test"]["best"]
+    text = (
+        f"test accuracy {100 * last['correct'] / last['n']:.2f} % at T = {steps} (last epoch, "
+        f"n = {last['n']:,})"
+    )
+    if not summary["images"]["validation"]:
+        return text
     return (
-        f"test accuracy {100 * last['correct'] / last['n']:.2f} % at T = {steps} "
-        f"(last epoch, n = {last['n']:,}); {100 * best['correct'] / best['n']:.2f} % for epoch "
-        f"{summary['best_epoch']}, the best by validation"
+        f"{text}; {100 * best['correct'] / best['n']:.2f} % for epoch {summary['best_epoch']}, the "
+        "best by validation"
     )
 
 
-@cli.command()
+@cli.command(
+    short_help="Write a trained network for other runtimes.",
+    epilog=WHERE,
+)
 @RUN
-@click.option("--target", "targets", default=",".join(TARGETS), show_default=True, metavar="NAMES")
-@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="For a bare FILE.")
+@click.option(
+    "--target",
+    "targets",
+    default=",".join(TARGETS),
+    show_default=True,
+    metavar="NAMES",
+    help="What to write, separated by commas; `snnpipe list targets`.",
+)
 @SEMANTICS
+@_steps("How many steps a file without a contract runs.")
 @command
 def export(
-    run: Path | None, targets: str, out: Path | None, semantics: str | None, as_json: bool
+    run: Path | None, targets: str, semantics: str | None, steps: int | None, as_json: bool
 ) -> None:
-    """Write a trained network for other runtimes: NIR, ONNX, Loihi integers."""
+    """Write a trained network for other runtimes: NIR, ONNX, Loihi integers.
+
+    A run's network.nir is written first; every target derives from that file alone. Artefacts of a
+    bare FILE go into a folder beside it.
+    """
     from . import commands
     from .export.write import write_targets
-    from .network.nir_file import read_network
 
-    names = _names(targets, TARGETS, "targets")
+    names = _names(targets, "targets")
+    reading = commands.Reading(semantics, steps)
     where = runs.place(run)
-    recipe = None
-    folder = out or where.artefacts
-    if where.is_run and (where.folder / "model.safetensors").is_file():
-        try:
-            from .export import lift  # noqa: F401 - to say in time what is missing
-        except ModuleNotFoundError as error:
-            raise _missing(error, "train") from error
+    trained = where.is_run and (where.folder / "model.safetensors").is_file()
+    if trained:
         commands.lift_run(where)
-        recipe = where.recipe
-    network = read_network(where.network, semantics)
-    written = write_targets(network, names, folder, recipe)
+    network = commands.truth(where, reading)
+    written = write_targets(network, names, where.artefacts, where.recipe if trained else None)
+    for name, path in written.items():
+        say(f"{name}: {path}")
+    say(f"next: snnpipe verify {where.argument}")
     if as_json:
         answer(
             {"network": str(where.network), "artefacts": {k: str(v) for k, v in written.items()}}
         )
-    for name, path in written.items():
-        say(f"{name}: {path}")
-    say(f"next: snnpipe verify {where.argument}")
 
 
-@cli.command(name="run")
+@cli.command(name="run", short_help="Run a network here and say what it did.", epilog=WHERE)
 @RUN
-@click.option("--on", "runtime", default="event", show_default=True, metavar="NAME")
+@click.option(
+    "--on",
+    "runtime",
+    default="event",
+    show_default=True,
+    metavar="NAME",
+    help="Which runtime; `snnpipe list runtimes`.",
+)
 @click.option(
     "--input",
     "input_file",
@@ -220,18 +205,28 @@ def export(
     type=click.Path(path_type=Path),
     help="(B, *shape) or (T, B, *shape); whole numbers are levels. Default: random.",
 )
-@click.option("--steps", type=click.IntRange(1, 100_000), help="Default: the contract's.")
+@_steps("How many steps. Default: the contract's.")
 @click.option(
     "--samples",
     default=8,
     show_default=True,
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1_000_000),
     metavar="N",
     help="How many random inputs.",
 )
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), metavar="N")
 @click.option(
-    "--save", metavar="OUT.npz", type=click.Path(path_type=Path), help="Outputs and packed spikes."
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    metavar="N",
+    help="Of the random inputs.",
+)
+@click.option(
+    "--save",
+    metavar="OUT.npz",
+    type=click.Path(path_type=Path),
+    help="Where to keep outputs and packed spikes.",
 )
 @SEMANTICS
 @command
@@ -249,82 +244,98 @@ def run_(
     """Run a network here and say what it did."""
     from . import commands
 
-    (name,) = _names(runtime, RUNTIMES, "runtimes")[:1]
+    names = _names(runtime, "runtimes")
+    if len(names) > 1:
+        raise RequestError("E_PLUGIN", f"--on names {len(names)} runtimes; one is expected")
     where = runs.place(run)
-    if semantics is not None and steps is None:
-        raise RequestError(
-            "E_STEPS", "a file without a contract does not say how long to run: --steps"
-        )
-    network, opened = commands.open_runtime(where, name, semantics)
+    network, opened = commands.open_runtime(where, names[0], commands.Reading(semantics, steps))
     x, source = commands.inputs(network, input_file, samples, seed)
     trace = opened.run(network.contract.frames(x), steps or network.contract.steps)
     if save is not None:
         commands.save_trace(save, trace)
-    summary = commands.summary(network, trace, name, source)
-    if as_json:
-        answer(summary)
+    summary = commands.summary(network, trace, names[0], source)
     for line in commands.lines(summary):
         say(line)
-    say(f"next: snnpipe verify {where.argument} --on {name}")
+    say(f"next: snnpipe verify {where.argument} --on {names[0]}")
+    if as_json:
+        answer(summary)
 
 
-@cli.command()
+@cli.command(short_help="Say whether what runs is what was trained.", epilog=WHERE)
 @RUN
-@click.option("--on", "runtimes", default=",".join(RUNTIMES), show_default=True, metavar="NAMES")
-@click.option("--samples", type=click.IntRange(1), metavar="N", help="Default: all test images.")
-@click.option("--inputs", "inputs_file", metavar="X.npy", type=click.Path(path_type=Path))
-@click.option("--labels", "labels_file", metavar="Y.npy", type=click.Path(path_type=Path))
+@click.option(
+    "--on",
+    "runtimes",
+    metavar="NAMES",
+    help=f"Runtimes, separated by commas. Default: {','.join(RUNTIMES)}; for an integer network "
+    f"{','.join(INTEGER_RUNTIMES)}.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Only the first N. Default: all test images.",
+)
+@click.option(
+    "--inputs",
+    "inputs_file",
+    metavar="X.npy",
+    type=click.Path(path_type=Path),
+    help="Inputs of your own, (B, *shape), with --labels.",
+)
+@click.option(
+    "--labels",
+    "labels_file",
+    metavar="Y.npy",
+    type=click.Path(path_type=Path),
+    help="The class of each input, whole numbers (B,).",
+)
 @DATA
 @SEMANTICS
+@_steps("How many steps a file without a contract runs.")
 @command
 def verify(
     run: Path | None,
-    runtimes: str,
+    runtimes: str | None,
     samples: int | None,
     inputs_file: Path | None,
     labels_file: Path | None,
     data_folder: Path | None,
     semantics: str | None,
+    steps: int | None,
     as_json: bool,
 ) -> int:
-    """Say whether what runs is what was trained, spike by spike, and what it costs."""
-    from . import commands
-    from .verify.page import page_missing, write_report
+    """Say whether what runs is what was trained, spike by spike, and what it costs.
 
-    names = _names(runtimes, RUNTIMES, "runtimes")
+    Exit code 0: PASSED; 1: FAILED; 2: wrong request or input; 3: something could not run here.
+    """
+    from . import commands
+    from .verify.page import page_missing, remove_report, write_report
+
+    names = None if runtimes is None else _names(runtimes, "runtimes")
+    reading = commands.Reading(semantics, steps)
     where = runs.place(run)
+    remove_report(where.folder)
+    if names is None:
+        integer = commands.is_integer(commands.truth(where, reading))
+        names = list(INTEGER_RUNTIMES if integer else RUNTIMES)
     labelled = commands.test_set(where, inputs_file, labels_file, data_folder, samples)
-    document = commands.verify_run(where, names, labelled, semantics, _bar)
-    paths = write_report(document, where.folder)
-    if as_json:
-        answer(document)
+    with progress_bar(len(labelled.labels), "verify") as done:
+        document = commands.verify_run(where, names, labelled, done, reading)
     for line in commands.chain_lines(document):
         say(line)
+    say(f"{document['verdict']}: {document['sentence']}")
+    paths = write_report(document, where.folder)
     if missing := page_missing():
         say(missing)
     say("report: " + ", ".join(str(path) for path in paths))
-    say(f"{document['verdict']}: {document['sentence']}")
-    failed, stuck = document["verdict"] == "FAILED", document["verdict"] == "COULD_NOT_RUN"
-    return 1 if failed else CouldNotRunError.exit_code if stuck else 0
+    if as_json:
+        answer(document)
+    return {"PASSED": 0, "FAILED": 1}.get(document["verdict"], CouldNotRunError.exit_code)
 
 
-def _bar(total: int, label: str) -> Callable[[int], None]:
-    """A progress bar on stderr, silent when that is no terminal."""
-    bar = click.progressbar(
-        length=total, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()
-    )
-    bar.render_progress()
-
-    def done(count: int) -> None:
-        bar.update(count - bar.pos)
-        if count >= total:
-            bar.render_finish()
-
-    return done
-
-
-@cli.command(name="list")
-@click.argument("kind", required=False, type=click.Choice(LISTS))
+@cli.command(name="list", short_help="Show what there is: runtimes, targets, rules, data, chips.")
+@click.argument("kind", required=False, metavar="[KIND]", type=click.Choice(LISTS))
 @command
 def list_(kind: str | None, as_json: bool) -> None:
     """Show what there is: runtimes, targets, rules, models, data sets, chips."""
@@ -348,4 +359,14 @@ def main() -> None:
     notes = logging.StreamHandler()
     notes.setFormatter(logging.Formatter("note: %(message)s"))
     logging.getLogger("snnpipe").addHandler(notes)
-    cli.main(prog_name="snnpipe")
+    as_json = "--json" in sys.argv
+    try:
+        cli.main(prog_name="snnpipe", standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except click.Abort:
+        fail(INTERRUPTED, "E_INTERRUPTED", "interrupted", as_json)
+    except click.ClickException as error:
+        fail(*told(error), as_json)
+    except OSError as error:
+        fail(*told(error), as_json)

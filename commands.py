@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from . import __version__, plugins
 from .deploy.protocol import Runtime, Session
 from .errors import CouldNotRunError, RequestError
+from .export.quantise import quantise
 from .files import read_manifest, write_file
 from .network.contract import Integer
 from .network.grid import snap
-from .network.layers import Network
+from .network.layers import Network, Shape
 from .network.neurons import Sum
 from .network.nir_file import graph_sha256, read_network, write_network
 from .network.trace import Trace, Witness, predictions
@@ -40,6 +41,24 @@ class TestSet:
     x: NDArray[Any]
     labels: NDArray[np.int64]
     source: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read a file that brings no contract: a named semantics, and for how many steps."""
+
+    semantics: str | None = None
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.semantics is not None and self.steps is None:
+            raise RequestError(
+                "E_STEPS", "a file without a contract does not say how long to run: --steps T"
+            )
+
+
+PLAIN = Reading()
+"""A file's own contract."""
 
 
 def lift_run(where: Place) -> None:
@@ -68,40 +87,59 @@ def _artefact(where: Place, target: str, network: Network) -> Path | None:
             "E_ARTEFACT",
             f"{folder} is not there: snnpipe export {where.argument} --target {target}",
         )
-    found = read_manifest(folder).get("graph_sha256")
-    if found != graph_sha256(network):
-        raise RequestError(
-            "E_STALE",
-            f"{folder} was exported from another network (graph {str(found)[:12]}…) than "
-            f"{where.network}; export it again",
-        )
+    found = read_manifest(folder)
+    same = {"graph_sha256": graph_sha256(network), "contract": network.contract.to_dict()}
+    if any(found.get(key) != value for key, value in same.items()):
+        raise _stale(where, folder)
     return folder
+
+
+def _stale(where: Place, folder: Path) -> RequestError:
+    return RequestError(
+        "E_STALE",
+        f"{folder} was not exported from {where.network} as it is now; export it again",
+    )
 
 
 def _integer_network(where: Place, network: Network) -> Network:
     """The Loihi artefact of a run as a network; the network itself when it is one."""
     if not isinstance(network.contract.arithmetic, Integer):
         _artefact(where, INTEGER_TARGET, network)
-        network = read_network(where.artefact(INTEGER_TARGET) / "network.nir")
+        folder = where.artefact(INTEGER_TARGET)
+        integer, expected = read_network(folder / "network.nir"), quantise(network)[0]
+        if graph_sha256(integer) != graph_sha256(expected) or (
+            integer.contract != expected.contract
+        ):
+            raise _stale(where, folder)
+        return integer
     return network
 
 
-def open_runtime(where: Place, name: str, semantics: str | None) -> tuple[Network, Session]:
+def open_runtime(where: Place, name: str, reading: Reading) -> tuple[Network, Session]:
     """A runtime opened on a run or a bare file, and the network that it runs."""
     runtime: Runtime = plugins.load("runtimes", name)
-    network = _truth(where, semantics)
+    network = truth(where, reading)
     if runtime.target == INTEGER_TARGET:
         integer = _integer_network(where, network)
         return integer, runtime.open(integer, None)
     return network, runtime.open(network, _artefact(where, runtime.target, network))
 
 
-def _truth(where: Place, semantics: str | None) -> Network:
+def truth(where: Place, reading: Reading) -> Network:
+    """The network that a run or a file holds."""
     if not where.network.is_file():
         raise RequestError(
             "E_FILE", f"{where.network} is not there yet: snnpipe export {where.folder}"
         )
-    return read_network(where.network, semantics)
+    network = read_network(where.network, reading.semantics)
+    if reading.semantics is None or reading.steps is None:
+        return network
+    return network.with_contract(replace(network.contract, steps=reading.steps))
+
+
+def is_integer(network: Network) -> bool:
+    """Whether a network computes in Loihi's integers."""
+    return isinstance(network.contract.arithmetic, Integer)
 
 
 def inputs(
@@ -129,7 +167,9 @@ def read_array(file: Path) -> NDArray[Any]:
 
 
 def save_trace(path: Path, trace: Trace) -> None:
-    """Outputs and packed spikes as .npz, whole or not at all."""
+    """Outputs and packed spikes as .npz, whole or not at all; RequestError (E_OUT)."""
+    if path.suffix != ".npz":
+        raise RequestError("E_OUT", f"{path}: a name that ends in .npz is expected")
     spikes: dict[str, Any] = {f"spikes.{name}": bits for name, bits in trace.spikes.items()}
 
     def write(beside: Path) -> None:
@@ -196,7 +236,9 @@ def test_set(
         raise RequestError(
             "E_INPUT", f"{where.network} names no data set; give --inputs X.npy and --labels Y.npy"
         )
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != len(x) or not len(x):
+    if x.ndim < 2 or not len(x):
+        raise RequestError("E_INPUT", f"the inputs have shape {list(x.shape)}; expected [B, …]")
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != len(x):
         raise RequestError(
             "E_INPUT",
             f"the labels have shape {list(labels.shape)} and dtype {labels.dtype}; one whole "
@@ -225,9 +267,28 @@ def _trained(where: Place) -> Accuracy | None:
         return None
     try:
         last = json.loads(where.history.read_text(encoding="utf-8"))["test"]["last"]
-        return Accuracy(int(last["correct"]), int(last["n"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise RequestError("E_RUN", f"{where.history}: not a readable history ({error})") from error
+        found = Accuracy(int(last["correct"]), int(last["n"]))
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise RequestError("E_RUN", f"{where.history}: not a readable history") from error
+    if not 0 <= found.correct <= found.n:
+        raise RequestError(
+            "E_RUN", f"{where.history}: {found.correct} correct of {found.n} is impossible"
+        )
+    return found
+
+
+def _untraced(where: Place) -> str:
+    """Why a trained run cannot be held against its module; empty when it can, or was not one."""
+    if not where.history.is_file():
+        return ""
+    missing = [path.name for path in (where.folded, where.witness) if not path.is_file()]
+    if not missing:
+        return ""
+    return f"{' and '.join(missing)} not found in {where.folder}: what was trained is not known"
+
+
+def _populations(network: Network) -> list[tuple[str, Shape, bool]]:
+    return [(x.name, x.shape, isinstance(x.neuron, Sum)) for x in network.layers]
 
 
 def _versions() -> dict[str, str]:
@@ -244,17 +305,31 @@ def verify_run(
     where: Place,
     names: list[str],
     labelled: TestSet,
-    semantics: str | None,
-    bar: Callable[[int, str], Callable[[int], None]],
+    progress: Callable[[int], None] | None = None,
+    reading: Reading = PLAIN,
 ) -> dict[str, Any]:
-    """Walk the chain of a run, or of a bare file, and return the report."""
-    network = _truth(where, semantics)
+    """Walk the chain of a run, or of a bare file, and return the report.
+
+    ``progress`` is told the number of samples done.
+    """
+    network = truth(where, reading)
+    classes = network.layer(network.output).size
+    if labelled.labels.min() < 0 or labelled.labels.max() >= classes:
+        raise RequestError(
+            "E_INPUT",
+            f"the labels go from {labelled.labels.min()} to {labelled.labels.max()}; this network "
+            f"knows 0 to {classes - 1}",
+        )
     quantised = where.artefact(INTEGER_TARGET).is_dir() and not isinstance(
         network.contract.arithmetic, Integer
     )
     integer = _integer_network(where, network) if quantised else None
     in_run = where.is_run
     folded = read_network(where.folded) if in_run and where.folded.is_file() else None
+    if folded is not None and _populations(folded) != _populations(network):
+        raise RequestError(
+            "E_STALE", f"{where.folded} and {where.network} hold other layers; export the run again"
+        )
     witness = Witness.load(where.witness) if in_run and where.witness.is_file() else None
     request = Request(
         network,
@@ -265,8 +340,9 @@ def verify_run(
         integer,
         witness,
         _trained(where) if in_run else None,
+        _untraced(where) if in_run else "",
     )
-    findings = walk_chain(request, bar(len(labelled.labels), "verify"))
+    findings = walk_chain(request, progress)
     facts = {"data": labelled.source, "versions": _versions()}
     return report(findings, where.name, facts)
 

@@ -61,6 +61,8 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
     """
     with _unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise CouldNotRunError("E_WRITE", f"cannot write {path}: it is no regular file")
         beside = _beside(path)
         beside.touch(exist_ok=False)
         try:
@@ -81,12 +83,19 @@ def write_text(path: Path, text: str) -> None:
     write_file(path, write)
 
 
-def write_folder(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a folder beside ``path``, then swap it in; the old one goes last."""
+def write_folder(path: Path, write: Callable[[Path], None], mark: str = MANIFEST) -> None:
+    """Let ``write`` fill a folder beside ``path``, then swap it in; the old one goes last.
+
+    Only a folder of our own is replaced: an empty one, or one that holds the file ``mark``.
+    """
     with _unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_dir():
-            raise CouldNotRunError("E_WRITE", f"cannot write {path}: a file is in the way")
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise CouldNotRunError("E_WRITE", f"cannot write {path}: something is in the way")
+        if path.is_dir() and not (path / mark).is_file() and any(path.iterdir()):
+            raise CouldNotRunError(
+                "E_WRITE", f"cannot write {path}: it holds other files, and no {mark} of ours"
+            )
         beside = _beside(path)
         beside.mkdir()
         old = beside.with_name(beside.name + ".old")
@@ -126,12 +135,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         hashes = dict(content["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RequestError("E_MANIFEST", f"{path}: not a readable manifest ({error})") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RequestError(
+            "E_MANIFEST", f"{path}: not a readable manifest; expected an object with 'files'"
+        ) from error
+    there = {file.name for file in folder.iterdir()} - {MANIFEST}
+    if there != set(hashes):
+        name = sorted(set(hashes) - there or there - set(hashes))[0]
+        raise RequestError(
+            "E_MANIFEST", f"{path}: it lists other files than there are; one is '{name[:100]}'"
+        )
     for name, expected in hashes.items():
         file = folder / name
-        if Path(name).name != name or not file.is_file():
-            raise RequestError("E_MANIFEST", f"{path}: names the file '{name}', which is not there")
         found = sha256(file)
         if found != expected:
             raise RequestError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import RequestError
+from .errors import CouldNotRunError, RequestError
 
 RUNS = Path("runs")
 """Where `snnpipe train` puts its runs, below the current folder."""
@@ -25,7 +25,7 @@ class Place:
     @property
     def name(self) -> str:
         """How messages and the report call it."""
-        return self.folder.name if self.is_run else self.network.name
+        return self.folder.resolve().name if self.is_run else self.network.name
 
     @property
     def argument(self) -> Path:
@@ -63,17 +63,26 @@ class Place:
 
 
 def new_run(name: str) -> Path:
-    """The first free ``runs/<name>``, ``runs/<name>-2``, …"""
+    """The first free ``runs/<name>``, ``runs/<name>-2``, …, made as an empty folder."""
     path, number = RUNS / name, 1
-    while path.exists():
-        number += 1
-        path = RUNS / f"{name}-{number}"
-    return path
+    while True:
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            path = RUNS / f"{name}-{number}"
+        except OSError as error:
+            raise CouldNotRunError(
+                "E_WRITE", f"cannot make {path}: {error.strerror or error}"
+            ) from error
+        else:
+            return path
 
 
 def newest_run() -> Path:
     """The run trained last; RequestError (E_RUN) when there is none."""
-    recipes = sorted(RUNS.glob("*/recipe.toml"), key=lambda path: path.stat().st_mtime_ns)
+    recipes = [path for path in RUNS.glob("*/recipe.toml") if path.parent.name[0] != "."]
+    recipes.sort(key=lambda path: path.stat().st_mtime_ns)
     if not recipes:
         raise RequestError(
             "E_RUN",

@@ -166,7 +166,7 @@ class Witness:
 
     def check(self, network: Network) -> None:
         """Hold every array against a network; raises RequestError (E_WITNESS)."""
-        steps, samples = self.outputs.shape[0] if self.outputs.ndim else 0, self.labels.size
+        steps, samples = network.contract.steps, self.labels.size
         expected: dict[str, tuple[str, Shape]] = {
             "inputs": ("iuf", (samples, *network.input_shape)),
             "labels": ("iu", (samples,)),
@@ -180,10 +180,15 @@ class Witness:
         arrays = self._arrays()
         for name, (kinds, shape) in expected.items():
             found = arrays.get(name)
-            if found is None or found.shape != shape or found.dtype.kind not in kinds or not steps:
+            if (
+                found is None
+                or found.shape != shape
+                or found.dtype.kind not in kinds
+                or not samples
+            ):
                 what = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
                 raise RequestError(
                     "E_WITNESS",
                     f"the witness holds {what} as {name}; this network needs {list(shape)} with "
-                    "one step or more",
+                    "one sample or more",
                 )

@@ -143,7 +143,7 @@ def test_write_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "a" / "out"
     write_folder(path, fill)
     assert names(tmp_path / "a") == ["out", "out/sub", "out/sub/x", "out/y"]
-    write_folder(path, lambda beside: (beside / "z").touch())
+    write_folder(path, lambda beside: (beside / "z").touch(), mark="y")
     assert names(tmp_path / "a") == ["out", "out/z"]
 
 
@@ -153,7 +153,7 @@ def test_a_full_disk_leaves_the_folder_as_it_was(tmp_path: Path, old: bool) -> N
     if old:
         write_folder(path, fill)
     before = names(tmp_path)
-    message = refused(lambda: write_folder(path, full_disk))
+    message = refused(lambda: write_folder(path, full_disk, mark="y"))
     assert message == f"cannot write {path}: No space left on device"
     assert names(tmp_path) == before
 
@@ -162,7 +162,7 @@ def test_our_own_mistake_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
     write_folder(tmp_path / "out", fill)
     before = names(tmp_path)
     with pytest.raises(ZeroDivisionError):
-        write_folder(tmp_path / "out", mistake)
+        write_folder(tmp_path / "out", mistake, mark="y")
     assert names(tmp_path) == before
 
 
@@ -180,7 +180,7 @@ def test_the_old_folder_comes_back_when_the_swap_fails(
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", fails_to_move_in)
-    message = refused(lambda: write_folder(path, lambda beside: (beside / "new").touch()))
+    message = refused(lambda: write_folder(path, lambda beside: (beside / "new").touch(), "y"))
     assert "Input/output error" in message
     assert names(tmp_path) == before
 
@@ -189,9 +189,17 @@ def test_a_file_where_the_written_folder_should_be(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.write_text("a file", encoding="utf-8")
     message = refused(lambda: write_folder(path, fill))
-    assert message == f"cannot write {path}: a file is in the way"
+    assert message == f"cannot write {path}: something is in the way"
     assert path.read_text(encoding="utf-8") == "a file"
     assert names(tmp_path) == ["out"]
+
+
+def test_a_folder_that_is_not_ours_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    write_folder(path, fill)
+    before = names(tmp_path)
+    assert "no manifest.json of ours" in refused(lambda: write_folder(path, fill))
+    assert names(tmp_path) == before
 
 
 # --- the manifest ---------------------------------------------------------------------------------
@@ -249,7 +257,7 @@ def test_a_manifest_names_only_files_of_its_own_folder(artefact: Path, name: str
     (artefact / "sub").mkdir()
     (artefact / "sub" / "x").write_bytes(b"abc")
     rewrite(artefact, {name: sha256(artefact / "a.bin")})
-    with pytest.raises(RequestError, match="which is not there") as caught:
+    with pytest.raises(RequestError, match="lists other files") as caught:
         read_manifest(artefact)
     assert caught.value.code == "E_MANIFEST"
     assert f"'{name}'" in caught.value.message

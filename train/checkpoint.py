@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from .. import plugins
@@ -37,9 +38,12 @@ def save(model: nn.Module, path: Path, facts: Mapping[str, str]) -> None:
     One text under one key: safetensors writes several keys in no fixed order.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    write_file(
-        path, lambda beside: save_file(state, beside, {"snnpipe": canonical_json(dict(facts))})
-    )
+    content = serialise(state, {"snnpipe": canonical_json(dict(facts))})
+
+    def write(beside: Path) -> None:
+        beside.write_bytes(content)
+
+    write_file(path, write)
 
 
 def load_state(model: nn.Module, path: Path) -> None:

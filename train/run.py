@@ -70,7 +70,7 @@ def train_run(recipe: Recipe, data_folder: Path | None, out: Path) -> Facts:
         save(model, folder / MODEL, {"version": __version__, "recipe": recipe_hash(recipe)})
         evidence.save(folder / WITNESS)
 
-    write_folder(out, write)
+    write_folder(out, write, mark=RECIPE)
     return facts
 
 
@@ -92,6 +92,8 @@ def _device(name: str) -> torch.device:
         raise RequestError(
             "E_DEVICE", f"train.device is '{name}'; expected cpu, cuda or cuda:<number>"
         ) from None
+    if device.type not in ("cpu", "cuda"):
+        raise RequestError("E_DEVICE", f"train.device is '{name}'; expected cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise CouldNotRunError("E_DEVICE", f"train.device is '{name}', but no GPU is usable here")
     return device
@@ -104,7 +106,7 @@ def _may_become_a_run(out: Path) -> None:
             "E_OUT", f"{out} exists and is no run folder (it has no {RECIPE}); name another place"
         )
     above = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
-    if not os.access(above, os.W_OK) or (out.exists() and not out.is_dir()):
+    if not above.is_dir() or not os.access(above, os.W_OK):
         raise CouldNotRunError(
             "E_WRITE", f"cannot write {out}: {above} is not a folder to write in"
         )

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from ..deploy.protocol import Session
 from ..errors import SnnpipeError
-from ..network.contract import Integer
-from ..network.grid import LayerCertificate, certificate, exact_sums
+from ..network.contract import Grid, Integer
+from ..network.graph import graph_sha256
+from ..network.grid import LayerCertificate, certificate, exact_sums, snap
 from ..network.layers import Network
 from ..network.simulate import simulate
 from ..network.trace import Record, Trace, Witness, join, predictions
@@ -47,7 +48,7 @@ class Request:
     """What to verify: the truth, what came before it, what runs it, and on which samples.
 
     x: stored inputs (B, *input_shape); labels: int64 (B,); ``trained``: the trained module's own
-    test accuracy, if known.
+    test accuracy, if known; ``untraced``: why a run cannot be held against its trained module.
     """
 
     network: Network
@@ -58,6 +59,7 @@ class Request:
     integer: Network | None = None
     witness: Witness | None = None
     trained: Accuracy | None = None
+    untraced: str = ""
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,9 @@ def _training(
 ) -> list[Arrow]:
     """Trained -> folded and folded -> snapped, as far as the run holds them."""
     arrows: list[Arrow] = []
+    if request.untraced:
+        verdict = Verdict(Outcome.COULD_NOT_RUN, request.untraced)
+        arrows.append(Arrow("trained", "folded", Strength.MEASURED, verdict))
     if request.folded is not None and request.witness is not None:
         judged = replay(request.folded, request.witness)
         arrows.append(
@@ -218,7 +223,7 @@ def _training(
     if request.folded is not None:
         tally = tallies["float"]
         measured, pair = _pair(request, tallies["folded"], tally)
-        verdict = _certificate_verdict(layers, tally.differences)
+        verdict = _snapped_verdict(request, request.folded, layers, tally.differences)
         arrows.append(
             Arrow(
                 "folded",
@@ -253,12 +258,28 @@ def _witness_verdict(judged: tuple[LayerReplay, ...], samples: int) -> Verdict:
     )
 
 
-def _certificate_verdict(layers: tuple[LayerCertificate, ...], differences: Differences) -> Verdict:
+def _snapped_verdict(
+    request: Request,
+    folded: Network,
+    layers: tuple[LayerCertificate, ...],
+    differences: Differences,
+) -> Verdict:
+    """The network must be what snapping the folded one gives, and its certificate must hold."""
     broken = [layer for layer in layers if layer.problem]
     if broken:
         return Verdict(
             Outcome.FAILED,
             f"the certificate does not hold in layer '{broken[0].layer}': {broken[0].problem}",
+        )
+    arithmetic = request.network.contract.arithmetic
+    expected = snap(folded) if isinstance(arithmetic, Grid) else folded
+    if graph_sha256(expected) != graph_sha256(request.network) or (
+        expected.contract != request.network.contract
+    ):
+        return Verdict(
+            Outcome.FAILED,
+            f"the network is not the folded one rounded to the grid, in weights or in contract; "
+            f"{_changed(differences)}",
         )
     if not layers:
         return Verdict(Outcome.PASSED, f"not snapped to a grid; {_changed(differences)}")

@@ -38,7 +38,7 @@ class First:
         place = f"sample {self.sample}, layer '{self.layer}', step {self.step + 1}, neuron " + (
             f"{list(self.neuron)}"
         )
-        text = f"{place}: {self.kind} {self.found:g} instead of {self.expected:g}"
+        text = f"{place}: {self.kind} {self.found:.9g} instead of {self.expected:.9g}"
         if self.membrane is not None:
             text += f" (membrane {self.membrane:.9g}, threshold {self.threshold:.9g})"
         return text

@@ -33,8 +33,7 @@ def page_missing() -> str | None:
 def write_report(document: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write ``report.json`` and, where `page_missing` is None, ``report.html``; return the paths.
 
-    Without the page's parts an older page is removed: it would show another verdict. Raises
-    CouldNotRunError (E_WRITE).
+    Raises CouldNotRunError (E_WRITE).
     """
     document = plain(document)
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -44,14 +43,21 @@ def write_report(document: Mapping[str, Any], folder: Path) -> list[Path]:
     if page is not None:
         paths.append(folder / HTML)
         write_text(paths[1], page)
-        return paths
+    return paths
+
+
+def remove_report(folder: Path) -> None:
+    """Take an older report away: a run that stops half-way must not leave another verdict.
+
+    Raises CouldNotRunError (E_WRITE).
+    """
     try:
-        (folder / HTML).unlink(missing_ok=True)
+        for name in (JSON, HTML):
+            (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise CouldNotRunError(
-            "E_WRITE", f"cannot remove {folder / HTML}, an older report: {error.strerror}"
+            "E_WRITE", f"cannot remove {folder / name}, an older report: {error.strerror}"
         ) from error
-    return paths
 
 
 def render(document: Mapping[str, Any]) -> str:

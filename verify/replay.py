@@ -122,7 +122,7 @@ def _outputs(layer: Layer, witness: Witness, current: Values, terms: Values) -> 
     expected = current.reshape(*current.shape[:2], -1)
     size = terms.reshape(expected.shape)
     error = abs(witness.outputs.astype(np.float64) - expected)
-    faults = np.argwhere(error > ROUNDING * size)
+    faults = np.argwhere(~(error <= ROUNDING * size))  # a NaN is a fault
     first = None
     if len(faults):
         step, sample, neuron = (int(i) for i in faults[0])

@@ -195,7 +195,7 @@ def _sentence(findings: Findings, name: str) -> str:
     stuck = [arrow for arrow in arrows if arrow.verdict.outcome is Outcome.COULD_NOT_RUN]
     if stuck:
         arrow = stuck[0]
-        return f"{name}: {arrow.target} could not run: {arrow.verdict.sentence}"
+        return f"{name}: nothing can be said of {arrow.target}: {arrow.verdict.sentence}"
     n = len(findings.request.labels)
     for strength, words in (
         (Strength.PROVEN, "emit exactly the exported network's spikes"),

@@ -101,12 +101,12 @@ def test_a_fault_in_lift_fails_at_its_arrow_and_layer(
 
     where = runs.place(run)
     labelled = commands.test_set(where, None, None, None, 16)
-    clean = commands.verify_run(where, ["torch"], labelled, None, lambda *_: lambda _: None)
+    clean = commands.verify_run(where, ["torch"], labelled)
     assert arrow(clean, "folded")["verdict"] == "PASSED"
     monkeypatch.setattr(lift, "fold", forgotten if fault == "normalisation" else dropped)
     commands.lift_run(where)
     shutil.rmtree(run / "artefacts")
-    found = commands.verify_run(where, ["torch"], labelled, None, lambda *_: lambda _: None)
+    found = commands.verify_run(where, ["torch"], labelled)
     assert found["verdict"] == "FAILED"
     failed = arrow(found, "folded")
     assert failed["verdict"] == "FAILED"
@@ -163,6 +163,39 @@ def test_an_error_of_the_command_line_exits_2(snnpipe: Any, arguments: Any) -> N
     assert done.out == ""
 
 
+def test_debug_keeps_the_exit_code(snnpipe: Any, tmp_path: Path) -> None:
+    done = snnpipe("export", "--debug", "--json", cwd=tmp_path)
+    assert done.code == 2
+    assert "Traceback" in done.err
+    assert done.json["error"]["code"] == "E_RUN"
+
+
+@pytest.mark.parametrize("arguments", [("list", "foo"), ("run", "--samples", "0"), ("trian",)])
+def test_usage_errors_are_json_too(snnpipe: Any, arguments: Any) -> None:
+    done = snnpipe(*arguments, "--json")
+    assert done.code == 2
+    assert done.json["error"]["code"] == "E_USAGE"
+
+
+def test_a_closed_pipe_is_no_verdict() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snnpipe", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert b"Traceback" not in process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 141
+
+
+def test_two_trainings_get_two_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from snnpipe import runs
+
+    monkeypatch.chdir(tmp_path)
+    assert [runs.new_run("digits").name for _ in range(3)] == ["digits", "digits-2", "digits-3"]
+
+
 def test_json_errors_are_json(snnpipe: Any, tmp_path: Path) -> None:
     done = snnpipe("export", "--json", cwd=tmp_path)
     assert done.code == 2
@@ -185,11 +218,10 @@ def test_a_file_where_the_run_should_be_exits_3(snnpipe: Any, tmp_path: Path) ->
 
 
 def test_a_file_where_artefacts_should_be_exits_3(snnpipe: Any, run: Path) -> None:
-    shutil.rmtree(run / "artefacts")
-    (run / "artefacts").write_text("mine")
-    done = snnpipe("export", run / "network.nir", "--out", run / "artefacts")
+    (run / "network-artefacts").write_text("mine")
+    done = snnpipe("export", run / "network.nir", "--target", "nir")
     assert done.code == 3, done.err
-    assert (run / "artefacts").read_text() == "mine"
+    assert (run / "network-artefacts").read_text() == "mine"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.95])

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from snnpipe import commands, runs
-from snnpipe.errors import RequestError
+from snnpipe.errors import CouldNotRunError, RequestError
+from snnpipe.export.write import write_targets
 from snnpipe.files import MANIFEST, write_manifest
+from snnpipe.network.nir_file import read_network, write_network
+from snnpipe.network.trace import Witness
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 LARGEST = 300_000
@@ -37,7 +42,7 @@ def run(tmp_path: Path) -> Path:
 def verified(run: Path, *names: str) -> dict[str, Any]:
     where = runs.place(run)
     labelled = commands.test_set(where, run / "inputs.npy", run / "labels.npy", None, None)
-    return commands.verify_run(where, list(names), labelled, None, lambda *_: lambda _: None)
+    return commands.verify_run(where, list(names), labelled)
 
 
 def arrow(document: dict[str, Any], target: str) -> dict[str, Any]:
@@ -146,8 +151,80 @@ def test_an_artefact_of_another_network_is_stale(run: Path) -> None:
     facts = json.loads((folder / MANIFEST).read_text())
     facts["graph_sha256"] = "0" * 64
     (folder / MANIFEST).write_text(json.dumps(facts))
-    with pytest.raises(RequestError, match="exported from another network"):
+    with pytest.raises(RequestError, match="was not exported from"):
         verified(run, "loihi")
+
+
+def test_a_manifest_that_lists_nothing_is_refused(run: Path) -> None:
+    path = run / "artefacts" / "lava" / MANIFEST
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({**facts, "files": {}}))
+    with pytest.raises(RequestError, match=r"lists other files.*network\.nir"):
+        verified(run, "loihi")
+
+
+def test_an_artefact_under_another_contract_is_stale(run: Path) -> None:
+    network = read_network(run / "network.nir")
+    contract = replace(network.contract, compare="ge")
+    write_network(network.with_contract(contract), run / "network.nir")
+    with pytest.raises(RequestError, match="export it again"):
+        verified(run, "loihi")
+
+
+def test_a_network_that_is_not_the_folded_one_fails(run: Path) -> None:
+    network = read_network(run / "network.nir")
+    contract = replace(network.contract, reset="subtract")
+    write_network(network.with_contract(contract), run / "network.nir")
+    shutil.rmtree(run / "artefacts")
+    document = verified(run, "event")
+    assert document["verdict"] == "FAILED"
+    assert "not the folded one" in arrow(document, "snapped")["sentence"]
+    assert arrow(document, "event")["verdict"] == "PASSED"
+
+
+@pytest.mark.parametrize("name", ["witness.npz", "folded.nir"])
+def test_without_its_witness_a_run_is_not_passed(run: Path, name: str) -> None:
+    (run / name).unlink()
+    document = verified(run, "event")
+    assert document["verdict"] == "COULD_NOT_RUN"
+    assert name in arrow(document, "folded")["sentence"]
+
+
+def test_a_witness_with_nan_outputs_fails(run: Path) -> None:
+    witness = Witness.load(run / "witness.npz")
+    replace(witness, outputs=witness.outputs * np.float32("nan")).save(run / "witness.npz")
+    document = verified(run, "event")
+    assert arrow(document, "folded")["verdict"] == "FAILED"
+
+
+def test_other_peoples_files_are_not_deleted(run: Path) -> None:
+    folder = run / "network-artefacts" / "nir"
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").write_text("years of work")
+    with pytest.raises(CouldNotRunError, match="holds other files"):
+        write_targets(read_network(run / "network.nir"), ["nir"], run / "network-artefacts")
+    assert (folder / "thesis.tex").read_text() == "years of work"
+
+
+def test_labels_the_network_does_not_know_are_refused(run: Path) -> None:
+    np.save(run / "labels.npy", np.load(run / "labels.npy") + 100)
+    with pytest.raises(RequestError, match="knows 0 to 9"):
+        verified(run, "event")
+
+
+def test_an_integer_file_alone_is_verified_on_what_runs_it(run: Path) -> None:
+    named = ["--inputs", run / "inputs.npy", "--labels", run / "labels.npy", "--json"]
+    file = run / "artefacts" / "lava" / "network.nir"
+    done = subprocess.run(
+        [sys.executable, "-m", "snnpipe", "verify", file, *named],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    chain = json.loads(done.stdout)["chain"]
+    assert [a["to"] for a in chain] == ["event", "loihi"]
+    assert {a["strength"] for a in chain} == {"proven"}
 
 
 def test_an_edited_integer_weight_is_refused(run: Path) -> None:
@@ -161,9 +238,6 @@ def test_an_edited_integer_weight_is_refused(run: Path) -> None:
 
 
 def test_exporting_the_bare_file_gives_the_same_payload(run: Path, tmp_path: Path) -> None:
-    from snnpipe.export.write import write_targets
-    from snnpipe.network.nir_file import read_network
-
     names = ["nir", "lava"] + (["onnx"] if importlib.util.find_spec("onnx") else [])
     written = write_targets(read_network(run / "network.nir"), names, tmp_path / "bare")
     for name, folder in written.items():

@@ -26,7 +26,7 @@ from snnpipe.network.simulate import simulate
 from snnpipe.network.trace import Record, Trace, Witness, predictions
 from snnpipe.verify import page
 from snnpipe.verify.chain import Opened, Request, verify
-from snnpipe.verify.page import page_missing, render, write_report
+from snnpipe.verify.page import page_missing, remove_report, render, write_report
 from snnpipe.verify.report import report
 from snnpipe.verify.statistics import Accuracy
 
@@ -455,6 +455,8 @@ def test_without_its_parts_there_is_no_page_and_no_old_one(
     assert sentence is not None
     assert "jinja2 is not installed" in sentence
     assert "matplotlib" not in sentence
+    remove_report(tmp_path)
+    assert not list(tmp_path.iterdir())
     assert write_report(documents["FAILED"], tmp_path) == [tmp_path / "report.json"]
     assert not (tmp_path / "report.html").exists()
     assert json.loads((tmp_path / "report.json").read_text("utf-8"))["verdict"] == "FAILED"

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -125,7 +126,7 @@ def train(
         if out is None and not any(folder.iterdir()):
             folder.rmdir()  # it was only reserved
     say(f"{folder}: {_trained(summary, settings.train.steps)}")
-    say(f"next: snnpipe export {folder} --target {','.join(TARGETS)}")
+    say(f"next: snnpipe export {quote(str(folder))} --target {','.join(TARGETS)}")
     if as_json:
         answer({"run": str(folder), **summary})
 
@@ -181,7 +182,7 @@ def export(
     written = write_targets(network, names, where.artefacts, where.recipe if trained else None)
     for name, path in written.items():
         say(f"{name}: {path}")
-    say(f"next: snnpipe verify {where.argument}")
+    say(f"next: snnpipe verify {quote(str(where.argument))}")
     if as_json:
         answer(
             {"network": str(where.network), "artefacts": {k: str(v) for k, v in written.items()}}
@@ -256,7 +257,7 @@ def run_(
     summary = commands.summary(network, trace, names[0], source)
     for line in commands.lines(summary):
         say(line)
-    say(f"next: snnpipe verify {where.argument} --on {names[0]}")
+    say(f"next: snnpipe verify {quote(str(where.argument))} --on {names[0]}")
     if as_json:
         answer(summary)
 

@@ -57,10 +57,15 @@ def _refuse(layer: Layer, what: str) -> RequestError:
 def _check_form(network: Network) -> None:
     contract = network.contract
     if not isinstance(contract.arithmetic, Grid):
+        already = contract.arithmetic.kind == "integer"
         raise RequestError(
             "E_UNSUPPORTED",
-            f"target 'lava' starts from grid arithmetic, this network has "
-            f"{contract.arithmetic.kind}; export it from its run first",
+            "target 'lava' starts from a network on the grid; "
+            + (
+                "this one is in Loihi integers already: use target nir"
+                if already
+                else "this one has float32 weights: export its run, which rounds them"
+            ),
         )
     if contract.compare != "gt" or contract.reset != "value":
         raise RequestError(

@@ -35,7 +35,7 @@ MEANING = (
     "so batch size, thread count and library do not matter for any input in range. It does not "
     "mean that a chip was used: the integer runtime is a bit-exact emulation of Loihi's arithmetic "
     "on this CPU. Energy figures are estimates from published prices, not measurements. The arrows "
-    "'folded' and 'integer' change the network; there the change is counted, not excused."
+    "to 'snapped' and 'integer' change the network; there the change is counted, not excused."
 )
 
 
@@ -198,12 +198,12 @@ def _sentence(findings: Findings, name: str) -> str:
         return f"{name}: nothing can be said of {arrow.target}: {arrow.verdict.sentence}"
     n = len(findings.request.labels)
     for strength, words in (
-        (Strength.PROVEN, "emit exactly the exported network's spikes"),
-        (Strength.MEASURED, "were measured equal to the exported network"),
+        (Strength.PROVEN, "exactly the exported network's spikes on"),
+        (Strength.MEASURED, "measured equal to the exported network on"),
     ):
         runtimes = [a.target for a in arrows if a.strength is strength and a.target != "folded"]
         if runtimes:
-            return f"{name}: {', '.join(runtimes)} {words} on {n:,} samples"
+            return f"{name}: {words} {', '.join(runtimes)}; {n:,} samples"
     return f"{name}: no runtime was asked for; {n:,} samples ran on the reference"
 
 

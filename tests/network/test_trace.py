@@ -18,12 +18,12 @@ from trace_equality import differences
 NETWORK = snap(small_network())  # exact sums: the same bits at every batch size
 RNG = np.random.default_rng(3)
 X = RNG.integers(0, 2, (7, *NETWORK.input_shape)).astype(np.float32)
-TRACE = simulate(NETWORK, X, 5, Record(currents=7))
+TRACE = simulate(NETWORK, X, 3, Record(currents=7))
 WITNESS = Witness(X, np.arange(7), np.arange(7) + 100, TRACE.outputs, TRACE.spikes)
 
 
 def test_joined_parts_are_the_whole() -> None:
-    parts = [simulate(NETWORK, X[a:b], 5, Record(currents=7)) for a, b in ((0, 2), (2, 7))]
+    parts = [simulate(NETWORK, X[a:b], 3, Record(currents=7)) for a, b in ((0, 2), (2, 7))]
     assert not differences(join(parts), TRACE)
     assert differences(join(parts[::-1]), TRACE)
 
@@ -51,7 +51,7 @@ FIRST = next(iter(WITNESS.spikes))
         ({"spikes": {**WITNESS.spikes, FIRST: WITNESS.spikes[FIRST] * 1.0}}, "float64"),
         ({"inputs": X[:3]}, "inputs"),
         ({"outputs": TRACE.outputs[..., :1]}, "outputs"),
-        ({"outputs": TRACE.outputs[:0]}, "one step or more"),
+        ({"outputs": TRACE.outputs[:2]}, "outputs"),
         ({"labels": np.arange(7.0)}, "labels"),
     ],
 )

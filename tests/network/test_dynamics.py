@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from snnpipe.network import dynamics
 from snnpipe.network.layers import Conv
 from snnpipe.network.linear import apply
-from snnpipe.network.loihi import effective_weight, sign_mode
+from snnpipe.network.loihi import effective_weight, sign_mode, synaptic_sum, wrap24
 
 # Produced by Lava 0.10.0, PyLifModelBitAcc and PyLifResetModelBitAcc under fixed_pt: synaptic sums
 # into one neuron per step, and what s, u, v are after steps 1, 2, ...
@@ -114,20 +114,29 @@ DENSE_VECTORS: list[tuple[str, list[int], dict[str, Any], list[int]]] = [
     ("D4", [3, -3, 100, -100, 31, -31, 32], {"weight_bits": 4}, [0, -32, 96, -128, 0, -32, 32]),
     ("D5", [3, 100, 31, 17, 16], {"weight_bits": 4}, [0, 96, 16, 16, 16]),
     ("D5'", [-3, -100, -31, -17, -16], {"weight_bits": 4}, [0, -96, -16, -16, -16]),
+    ("D6", [4, -6], {"weight_exp": 3}, [32, -48]),
+    ("D7", [4, -6, 10, -10], {"weight_exp": -2}, [1, -2, 2, -3]),
 ]
 
 
 @pytest.mark.parametrize("vector", DENSE_VECTORS, ids=[v[0] for v in DENSE_VECTORS])
 def test_dense_synapse_is_lavas(vector: Any) -> None:
     _, weights, options, expected = vector
-    assert effective_weight(np.array(weights), **options).tolist() == expected
+    total = synaptic_sum(np.array(weights)[:, None], np.ones((1, 1)), **options)
+    assert total.tolist() == [expected]
+
+
+@pytest.mark.parametrize(("bits", "expected"), [(8, [26, 0]), (0, [-2, 0])], ids=["D8", "D9"])
+def test_graded_messages_are_lavas(bits: int, expected: list[int]) -> None:
+    weight, inputs = np.array([[4, -6]]), np.array([[2, -3], [0, 0]])
+    assert synaptic_sum(weight, inputs, message_bits=bits)[:, 0].tolist() == expected
 
 
 def test_a_matrix_without_a_positive_weight_is_inhibitory() -> None:
     # Lava 0.10.0: Dense([[-256, -128]], num_weight_bits=1, weight_exp=-6) gives -2, -2
     weight = np.array([[-256], [-128]])
     assert sign_mode(weight) == "inhibitory"
-    assert (effective_weight(weight, 1) >> 6).tolist() == [[-2], [-2]]
+    assert synaptic_sum(weight, np.ones((1, 1)), 1, weight_exp=-6).tolist() == [[-2, -2]]
 
 
 def _as_torch_kernel(lava: np.ndarray) -> np.ndarray:
@@ -141,7 +150,23 @@ def test_c1_convolution_is_lavas() -> None:
     x = np.zeros((4, 3, 1))
     x[1, 1, 0] = 1
     out = apply(Conv("c", _as_torch_kernel(lava)), x.transpose(2, 1, 0)[None])
-    assert out[0, 0].T.tolist() == [[3, 4], [5, 300]]
+    assert wrap24(out.astype(np.int64))[0, 0].T.tolist() == [[3, 4], [5, 300]]
+
+
+def test_c2_graded_input_has_no_exponent() -> None:
+    # Lava 0.10.0: the kernel of C1, 7 at (0, 0), message bits 8, weight_exp 2 (ignored by Conv)
+    lava = np.array([[1, 2], [3, 4], [5, 300]])[None, :, :, None]
+    x = np.zeros((4, 3, 1))
+    x[0, 0, 0] = 7
+    out = apply(Conv("c", _as_torch_kernel(lava)), x.transpose(2, 1, 0)[None])
+    assert wrap24(out.astype(np.int64))[0, 0].T.tolist() == [[2100, 0], [0, 0]]
+
+
+def test_c3_convolution_wraps_at_24_bits() -> None:
+    # Lava 0.10.0: a 1x1 kernel of 2^22 and graded inputs 1, 2, 3
+    kernel = np.full((1, 1, 1, 1), 2**22, np.float32)
+    out = apply(Conv("c", kernel), np.array([[[[1.0, 2.0, 3.0]]]]))
+    assert wrap24(out.astype(np.int64)).ravel().tolist() == [4194304, -8388608, -4194304]
 
 
 @given(

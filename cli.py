@@ -19,6 +19,8 @@ from .errors import CouldNotRunError, RequestError, nearest
 TARGETS = ("nir", "onnx", "lava")
 RUNTIMES = ("torch", "onnx", "event", "loihi")
 INTEGER_RUNTIMES = ("event", "loihi")
+UNFIT = {"E_UNSUPPORTED", "E_RANGE", "E_MISSING", "E_ARTEFACT"}
+"""What leaves out a part that nobody named: the network or this machine cannot do it."""
 LISTS = ("runtimes", "targets", "rules", "surrogates", "models", "data", "chips")
 
 RUN = click.argument("run", required=False, metavar="[RUN|FILE]", type=click.Path(path_type=Path))
@@ -153,16 +155,15 @@ def _trained(summary: Mapping[str, Any], steps: int) -> str:
 @click.option(
     "--target",
     "targets",
-    default=",".join(TARGETS),
-    show_default=True,
     metavar="NAMES",
-    help="What to write, separated by commas; `snnpipe list targets`.",
+    help=f"What to write, separated by commas. Default: those of {','.join(TARGETS)} that can hold "
+    "the network.",
 )
 @SEMANTICS
 @_steps("How many steps a file without a contract runs.")
 @command
 def export(
-    run: Path | None, targets: str, semantics: str | None, steps: int | None, as_json: bool
+    run: Path | None, targets: str | None, semantics: str | None, steps: int | None, as_json: bool
 ) -> None:
     """Write a trained network for other runtimes: NIR, ONNX, Loihi integers.
 
@@ -172,16 +173,24 @@ def export(
     from . import commands
     from .export.write import write_targets
 
-    names = _names(targets, "targets")
+    names = list(TARGETS) if targets is None else _names(targets, "targets")
     reading = commands.Reading(semantics, steps)
     where = runs.place(run)
     trained = where.is_run and (where.folder / "model.safetensors").is_file()
     if trained:
         commands.lift_run(where)
     network = commands.truth(where, reading)
-    written = write_targets(network, names, where.artefacts, where.recipe if trained else None)
-    for name, path in written.items():
-        say(f"{name}: {path}")
+    recipe = where.recipe if trained else None
+    written: dict[str, Path] = {}
+    for name in names:
+        try:
+            written |= write_targets(network, [name], where.artefacts, recipe)
+        except (RequestError, CouldNotRunError) as error:
+            if targets is not None or error.code not in UNFIT:
+                raise
+            say(f"{name}: left out: {error.message}")
+            continue
+        say(f"{name}: {written[name]}")
     say(f"next: snnpipe verify {quote(str(where.argument))}")
     if as_json:
         answer(
@@ -314,6 +323,7 @@ def verify(
     from .verify.page import page_missing, remove_report, write_report
 
     names = None if runtimes is None else _names(runtimes, "runtimes")
+    by_name = names is not None
     reading = commands.Reading(semantics, steps)
     where = runs.place(run)
     remove_report(where.folder)
@@ -322,7 +332,11 @@ def verify(
         names = list(INTEGER_RUNTIMES if integer else RUNTIMES)
     labelled = commands.test_set(where, inputs_file, labels_file, data_folder, samples)
     with progress_bar(len(labelled.labels), "verify") as done:
-        document = commands.verify_run(where, names, labelled, done, reading)
+        document = commands.verify_run(
+            where, names, labelled, done, reading, leave_out=frozenset() if by_name else UNFIT
+        )
+    for left_out in document["facts"]["left_out"]:
+        say(f"left out: {left_out}")
     for line in commands.chain_lines(document):
         say(line)
     say(f"{document['verdict']}: {document['sentence']}")

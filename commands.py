@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from . import __version__, plugins
 from .deploy.protocol import Runtime, Session
-from .errors import CouldNotRunError, RequestError
+from .errors import CouldNotRunError, RequestError, SnnpipeError
 from .export.quantise import quantise
 from .files import read_manifest, write_file
 from .network.contract import Integer
@@ -247,7 +247,9 @@ def test_set(
     return TestSet(x[:samples], labels[:samples].astype(np.int64), source)
 
 
-def _opened(where: Place, name: str, network: Network, integer: Network | None) -> Opened:
+def _opened(
+    where: Place, name: str, network: Network, integer: Network | None, leave_out: Set[str]
+) -> Opened:
     """Open one runtime; what is missing here is kept as its verdict, what is wrong is raised."""
     runtime: Runtime = plugins.load("runtimes", name)
     whole = runtime.target == INTEGER_TARGET
@@ -258,7 +260,9 @@ def _opened(where: Place, name: str, network: Network, integer: Network | None) 
             opened = runtime.open(integer or _integer_network(where, network), None)
             return Opened(opened, quantised, note)
         return Opened(runtime.open(network, _artefact(where, runtime.target, network)))
-    except CouldNotRunError as error:
+    except (CouldNotRunError, RequestError) as error:
+        if isinstance(error, RequestError) and error.code not in leave_out:
+            raise
         return Opened(error, quantised, note)
 
 
@@ -307,10 +311,12 @@ def verify_run(
     labelled: TestSet,
     progress: Callable[[int], None] | None = None,
     reading: Reading = PLAIN,
+    leave_out: Set[str] = frozenset(),
 ) -> dict[str, Any]:
     """Walk the chain of a run, or of a bare file, and return the report.
 
-    ``progress`` is told the number of samples done.
+    ``progress`` is told the number of samples done; a runtime that does not open for a reason
+    whose code is in ``leave_out`` is named in the facts and not part of the verdict.
     """
     network = truth(where, reading)
     classes = network.layer(network.output).size
@@ -331,11 +337,17 @@ def verify_run(
             "E_STALE", f"{where.folded} and {where.network} hold other layers; export the run again"
         )
     witness = Witness.load(where.witness) if in_run and where.witness.is_file() else None
+    opened = {name: _opened(where, name, network, integer, leave_out) for name in names}
+    left_out = {
+        name: found.session
+        for name, found in opened.items()
+        if isinstance(found.session, SnnpipeError) and found.session.code in leave_out
+    }
     request = Request(
         network,
         labelled.x,
         labelled.labels,
-        {name: _opened(where, name, network, integer) for name in names},
+        {name: found for name, found in opened.items() if name not in left_out},
         folded,
         integer,
         witness,
@@ -343,7 +355,11 @@ def verify_run(
         _untraced(where) if in_run else "",
     )
     findings = walk_chain(request, progress)
-    facts = {"data": labelled.source, "versions": _versions()}
+    facts = {
+        "data": labelled.source,
+        "left_out": [f"{name}: {error.message}" for name, error in left_out.items()],
+        "versions": _versions(),
+    }
     return report(findings, where.name, facts)
 
 

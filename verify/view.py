@@ -199,10 +199,11 @@ def _rates(document: Mapping[str, Any]) -> Iterator[Plain]:
 
 def _facts(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Facts as pairs of name and text; what is nested carries the names above it."""
-    for name, value in facts.items():
+    for key, value in facts.items():
+        name = key.replace("_", " ")
         if isinstance(value, Mapping):
             yield from _facts(value, f"{prefix}{name}: ")
         elif isinstance(value, list):
-            yield prefix + name, ", ".join(str(part) for part in value)
+            yield prefix + name, "; ".join(str(part) for part in value) or "nothing"
         else:
             yield prefix + name, "—" if value is None else str(value)

@@ -248,3 +248,48 @@ def test_exporting_the_bare_file_gives_the_same_payload(run: Path, tmp_path: Pat
         ours, theirs = (json.loads((f / MANIFEST).read_text()) for f in (folder, kept))
         assert theirs.pop("recipe_sha256")
         assert ours == theirs
+
+
+WITHOUT = (
+    "import sys\n"
+    "for name in ('torch', 'onnx', 'onnxruntime'): sys.modules[name] = None\n"
+    "from snnpipe.cli import main\n"
+    "main()\n"
+)
+
+
+@pytest.mark.parametrize(("on", "code"), [((), 0), (("--on", "torch,event"), 3)])
+def test_what_is_missing_matters_only_when_it_was_named(run: Path, on: Any, code: int) -> None:
+    named = ["--inputs", run / "inputs.npy", "--labels", run / "labels.npy", "--json", *on]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, "verify", run, *named],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    document = json.loads(done.stdout)
+    left_out = " ".join(document["facts"]["left_out"])
+    if code:
+        assert arrow(document, "torch")["verdict"] == "COULD_NOT_RUN"
+        assert not left_out
+    else:
+        assert [a["to"] for a in document["chain"]][-2:] == ["event", "loihi"]
+        assert "torch" in left_out
+        assert "left out: torch" in done.stderr
+
+
+@pytest.mark.parametrize(("targets", "code"), [((), 0), (("--target", "nir,lava"), 2)])
+def test_a_target_that_cannot_hold_the_network(run: Path, targets: Any, code: int) -> None:
+    network = read_network(run / "network.nir")
+    contract = replace(network.contract, reset="subtract")
+    write_network(network.with_contract(contract), run / "bare.nir")
+    done = subprocess.run(
+        [sys.executable, "-m", "snnpipe", "export", run / "bare.nir", *targets],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert "reset subtract" in done.stderr
+    assert not (run / "bare-artefacts" / "lava").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import click
 
 from . import __version__, runs
-from .console import INTERRUPTED, answer, command, fail, progress_bar, say, told
+from .console import INTERRUPTED, TERMINATED, answer, command, fail, progress_bar, say, told
 from .errors import CouldNotRunError, RequestError, nearest
 
 TARGETS = ("nir", "onnx", "lava")
@@ -375,6 +376,8 @@ def main() -> None:
     notes.setFormatter(logging.Formatter("note: %(message)s"))
     logging.getLogger("snnpipe").addHandler(notes)
     as_json = "--json" in sys.argv
+    # An exception, so that what is half-written is taken away on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         cli.main(prog_name="snnpipe", standalone_mode=False)
     except click.exceptions.Exit as leave:

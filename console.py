@@ -16,7 +16,7 @@ import click
 
 from .errors import CouldNotRunError, RequestError, SnnpipeError
 
-BUG, INTERRUPTED, CLOSED_PIPE = 70, 130, 141
+BUG, INTERRUPTED, CLOSED_PIPE, TERMINATED = 70, 130, 141, 143
 EXTRAS = {"torch": "train", "safetensors": "train", "sklearn": "train", "pooch": "train"}
 """Package to the extra that brings it."""
 

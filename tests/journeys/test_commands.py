@@ -291,6 +291,23 @@ def test_a_killed_export_leaves_no_half_written_artefact(run: Path) -> None:
     assert [p.name for p in (run / "artefacts").iterdir() if not p.name.startswith(".")] == []
 
 
+def test_a_terminated_training_leaves_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="training needs the extra 'train'")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snnpipe", "train", DIGITS, "--set", "train.epochs=1000"],
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
+    )
+    for _ in range(300):
+        if (tmp_path / "runs" / "digits").exists():
+            break
+        time.sleep(0.1)
+    time.sleep(1)
+    process.terminate()
+    assert process.wait(60) == 143
+    assert not list((tmp_path / "runs").iterdir())
+
+
 def test_list_shows_every_kind(snnpipe: Any) -> None:
     done = snnpipe("list")
     assert done.code == 0

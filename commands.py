@@ -19,10 +19,11 @@ from .errors import CouldNotRunError, RequestError, SnnpipeError
 from .export.quantise import quantise
 from .files import read_manifest, write_file
 from .network.contract import Integer
+from .network.graph import graph_sha256, same_network
 from .network.grid import snap
 from .network.layers import Network, Shape
 from .network.neurons import Sum
-from .network.nir_file import graph_sha256, read_network, write_network
+from .network.nir_file import read_network, write_network
 from .network.trace import Trace, Witness, predictions
 from .runs import Place
 from .verify.chain import Opened, Request
@@ -106,10 +107,8 @@ def _integer_network(where: Place, network: Network) -> Network:
     if not isinstance(network.contract.arithmetic, Integer):
         _artefact(where, INTEGER_TARGET, network)
         folder = where.artefact(INTEGER_TARGET)
-        integer, expected = read_network(folder / "network.nir"), quantise(network)[0]
-        if graph_sha256(integer) != graph_sha256(expected) or (
-            integer.contract != expected.contract
-        ):
+        integer = read_network(folder / "network.nir")
+        if not same_network(integer, quantise(network)[0]):
             raise _stale(where, folder)
         return integer
     return network

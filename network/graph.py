@@ -68,6 +68,11 @@ def graph_sha256(network: Network) -> str:
     return graph_hash(to_graph(network))
 
 
+def same_network(a: Network, b: Network) -> bool:
+    """Whether two networks are one: equal graphs under equal contracts."""
+    return a.contract == b.contract and graph_sha256(a) == graph_sha256(b)
+
+
 # --- Network to graph ---
 
 

@@ -15,6 +15,7 @@ from .. import plugins
 from ..errors import RequestError
 from ..files import canonical_json, write_file
 from .dataset import DataSet
+from .protocol import Architecture
 from .recipe import Recipe, read_recipe
 
 RECIPE = "recipe.toml"
@@ -26,10 +27,8 @@ WITNESS = "witness.npz"
 def build(recipe: Recipe) -> nn.Module:
     """The recipe's architecture, freshly drawn, sized for the recipe's data set."""
     data: DataSet = plugins.load("data", recipe.data.name)
-    model: nn.Module = plugins.load("models", recipe.model.name).build(
-        recipe, data.shape, data.classes
-    )
-    return model
+    architecture: Architecture = plugins.load("models", recipe.model.name)
+    return architecture.build(recipe, data.shape, data.classes)
 
 
 def save(model: nn.Module, path: Path, facts: Mapping[str, str]) -> None:

@@ -79,18 +79,8 @@ def _unequal(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(a != b)
 
 
-def compare(
-    network: Network,
-    x: NDArray[np.float32],
-    reference: Trace,
-    found: Trace,
-    total: Differences,
-    explain: bool,
-) -> None:
-    """Add one batch's differences to ``total``; ``x`` are the frames both runs received.
-
-    ``explain`` looks for the first wrong value, once; without it differences are only counted.
-    """
+def count(network: Network, reference: Trace, found: Trace, total: Differences) -> None:
+    """Add one batch's differences to ``total``."""
     for name, bits in reference.spikes.items():
         _add(total.decisions, name, int(bits.shape[0] * bits.shape[1]) * network.layer(name).size)
         _add(total.spikes, name, int(np.bitwise_count(bits).sum()))
@@ -101,9 +91,24 @@ def compare(
         _add(total.currents_changed, name, int(_unequal(a, b).sum()))
     total.outputs_compared += reference.outputs.size
     total.outputs_changed += int(_unequal(reference.outputs, found.outputs).sum())
-    if explain and total.first is None and not total.none:
-        total.first = _first(network, x, reference, found, total.samples)
     total.samples += reference.samples
+
+
+def compare(
+    network: Network,
+    x: NDArray[np.float32],
+    reference: Trace,
+    found: Trace,
+    total: Differences,
+) -> None:
+    """`count` two runs that must be equal, and keep the first wrong value.
+
+    ``x`` are the frames both received, (B, *input_shape) or (T, B, *input_shape).
+    """
+    before = total.samples
+    count(network, reference, found, total)
+    if total.first is None and not total.none:
+        total.first = _first(network, x, reference, found, before)
 
 
 def _first(

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -16,6 +16,7 @@ import click
 from . import __version__, runs
 from .console import INTERRUPTED, TERMINATED, answer, command, fail, progress_bar, say, told
 from .errors import CouldNotRunError, RequestError, nearest
+from .options import DATA, RUN, WHERE, plugin_names, randomly, reads
 
 TARGETS = ("nir", "onnx", "lava")
 RUNTIMES = ("torch", "onnx", "event", "loihi")
@@ -23,45 +24,6 @@ INTEGER_RUNTIMES = ("event", "loihi")
 UNFIT = {"E_UNSUPPORTED", "E_RANGE", "E_MISSING", "E_ARTEFACT"}
 """What leaves out a part that nobody named: the network or this machine cannot do it."""
 LISTS = ("runtimes", "targets", "rules", "surrogates", "models", "data", "chips")
-
-RUN = click.argument("run", required=False, metavar="[RUN|FILE]", type=click.Path(path_type=Path))
-WHERE = (
-    "RUN is a folder that `snnpipe train` made (default: the newest below runs/), FILE a .nir file."
-)
-SEMANTICS = click.option(
-    "--semantics",
-    metavar="NAME",
-    help="How to read a .nir file that brings no contract: nir-strict or snnpipe; needs --steps.",
-)
-DATA = click.option(
-    "--data",
-    "data_folder",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Where the data set lies. Default: $SNNPIPE_DATA, then a download.",
-)
-
-
-def _steps(meaning: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option("--steps", type=click.IntRange(1, 100_000), metavar="T", help=meaning)
-
-
-def _names(text: str, kind: str) -> list[str]:
-    """A comma-separated list of plug-in names, each checked before anything runs."""
-    from . import plugins
-
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    available = list(plugins.summaries(kind))
-    for name in names:
-        if name not in available:
-            raise RequestError(
-                "E_PLUGIN",
-                f"there is no '{name}' among the {kind}: {', '.join(available)}"
-                f"{nearest(name, available)}",
-            )
-    if not names:
-        raise RequestError("E_PLUGIN", f"name at least one of {', '.join(available)}")
-    return list(dict.fromkeys(names))
 
 
 class _Commands(click.Group):
@@ -160,11 +122,34 @@ def _trained(summary: Mapping[str, Any], steps: int) -> str:
     help=f"What to write, separated by commas. Default: those of {','.join(TARGETS)} that can hold "
     "the network.",
 )
-@SEMANTICS
-@_steps("How many steps a file without a contract runs.")
+@click.option(
+    "--no-grid",
+    is_flag=True,
+    help="Leave the weights of a run as trained: no rounding to "
+    "a grid, and equality proven by replay instead of by certificate.",
+)
+@click.option(
+    "--form", help="ONNX: step (default), scan, or unrolled up to T = 16.", metavar="NAME"
+)
+@click.option(
+    "--profile",
+    help="NIR: full (default), or portable, which other frameworks read.",
+    metavar="NAME",
+)
+@click.option(
+    "--nir-compat", "compat", metavar="VERSION", help="NIR: a file for an older nir, 1.0.4."
+)
+@reads("How many steps a file without a contract runs.")
 @command
 def export(
-    run: Path | None, targets: str | None, semantics: str | None, steps: int | None, as_json: bool
+    run: Path | None,
+    targets: str | None,
+    no_grid: bool,
+    form: str | None,
+    profile: str | None,
+    compat: str | None,
+    reading: Any,
+    as_json: bool,
 ) -> None:
     """Write a trained network for other runtimes: NIR, ONNX, Loihi integers.
 
@@ -172,27 +157,37 @@ def export(
     bare FILE go into a folder beside it.
     """
     from . import commands
-    from .export.write import write_targets
+    from .export.write import options_of, write_targets
+    from .files import read_manifest, remove_folder
 
-    names = list(TARGETS) if targets is None else _names(targets, "targets")
-    reading = commands.Reading(semantics, steps)
+    names = list(TARGETS) if targets is None else plugin_names(targets, "targets")
+    given = {"form": form, "profile": profile, "compat": compat}
+    options = options_of(names, {name: v for name, v in given.items() if v is not None})
     where = runs.place(run)
     trained = where.is_run and (where.folder / "model.safetensors").is_file()
     if trained:
-        commands.lift_run(where)
+        commands.lift_run(where, grid=not no_grid)
+    elif no_grid:
+        raise RequestError(
+            "E_RUN", f"--no-grid is for trained runs; {where.argument} is exported as it is"
+        )
     network = commands.truth(where, reading)
     recipe = where.recipe if trained else None
     written: dict[str, Path] = {}
     for name in names:
         try:
-            written |= write_targets(network, [name], where.artefacts, recipe)
+            written |= write_targets(network, [name], where.artefacts, recipe, options[name])
         except (RequestError, CouldNotRunError) as error:
             if targets is not None or error.code not in UNFIT:
                 raise
             say(f"{name}: left out: {error.message}")
+            if remove_folder(where.artefact(name)):
+                say(f"{name}: removed {where.artefact(name)}, made from another network.nir")
             continue
         say(f"{name}: {written[name]}")
-    say(f"next: snnpipe verify {quote(str(where.argument))}")
+        for remark in read_manifest(written[name]).get("remarks", ()):
+            say(f"{name}: {remark}")
+    say(f"next: snnpipe verify {quote(str(where.argument))}{reading.words}")
     if as_json:
         answer(
             {"network": str(where.network), "artefacts": {k: str(v) for k, v in written.items()}}
@@ -214,24 +209,8 @@ def export(
     "input_file",
     metavar="X.npy",
     type=click.Path(path_type=Path),
-    help="(B, *shape) or (T, B, *shape); whole numbers are levels. Default: random.",
-)
-@_steps("How many steps. Default: the contract's.")
-@click.option(
-    "--samples",
-    default=8,
-    show_default=True,
-    type=click.IntRange(1, 1_000_000),
-    metavar="N",
-    help="How many random inputs.",
-)
-@click.option(
-    "--seed",
-    default=0,
-    show_default=True,
-    type=click.IntRange(0),
-    metavar="N",
-    help="Of the random inputs.",
+    help="(B, *shape) or (T, B, *shape), events (B, T, *shape); whole numbers are levels. "
+    "Default: random.",
 )
 @click.option(
     "--save",
@@ -239,35 +218,38 @@ def export(
     type=click.Path(path_type=Path),
     help="Where to keep outputs and packed spikes.",
 )
-@SEMANTICS
+@randomly
+@reads("How many steps. Default: the contract's.")
 @command
 def run_(
     run: Path | None,
     runtime: str,
     input_file: Path | None,
-    steps: int | None,
-    samples: int,
-    seed: int,
+    samples: int | None,
+    random: Any,
     save: Path | None,
-    semantics: str | None,
+    reading: Any,
     as_json: bool,
 ) -> None:
     """Run a network here and say what it did."""
-    from . import commands
+    from . import commands, inputs
 
-    names = _names(runtime, "runtimes")
+    names = plugin_names(runtime, "runtimes")
     if len(names) > 1:
         raise RequestError("E_PLUGIN", f"--on names {len(names)} runtimes; one is expected")
     where = runs.place(run)
-    network, opened = commands.open_runtime(where, names[0], commands.Reading(semantics, steps))
-    x, source = commands.inputs(network, input_file, samples, seed)
-    trace = opened.run(network.contract.frames(x), steps or network.contract.steps)
+    network, opened = commands.open_runtime(where, names[0], reading)
+    if input_file is None:
+        x, source = random.draw(network)
+    else:
+        x, source = inputs.read_array(input_file)[:samples], str(input_file)
+    trace = opened.run(network.frames(x), reading.steps or network.contract.steps)
     if save is not None:
         commands.save_trace(save, trace)
     summary = commands.summary(network, trace, names[0], source)
     for line in commands.lines(summary):
         say(line)
-    say(f"next: snnpipe verify {quote(str(where.argument))} --on {names[0]}")
+    say(f"next: snnpipe verify {quote(str(where.argument))} --on {names[0]}{reading.words}")
     if as_json:
         answer(summary)
 
@@ -282,17 +264,12 @@ def run_(
     f"{','.join(INTEGER_RUNTIMES)}.",
 )
 @click.option(
-    "--samples",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Only the first N. Default: all test images.",
-)
-@click.option(
     "--inputs",
     "inputs_file",
     metavar="X.npy",
     type=click.Path(path_type=Path),
-    help="Inputs of your own, (B, *shape), with --labels.",
+    help="Inputs of your own, (B, *shape), events (B, T, *shape). Default: the test set of a run, "
+    "random inputs for a FILE.",
 )
 @click.option(
     "--labels",
@@ -302,39 +279,39 @@ def run_(
     help="The class of each input, whole numbers (B,).",
 )
 @DATA
-@SEMANTICS
-@_steps("How many steps a file without a contract runs.")
+@randomly
+@reads("How many steps a file without a contract runs.")
 @command
 def verify(
     run: Path | None,
     runtimes: str | None,
     samples: int | None,
+    random: Any,
     inputs_file: Path | None,
     labels_file: Path | None,
     data_folder: Path | None,
-    semantics: str | None,
-    steps: int | None,
+    reading: Any,
     as_json: bool,
 ) -> int:
     """Say whether what runs is what was trained, spike by spike, and what it costs.
 
     Exit code 0: PASSED; 1: FAILED; 2: wrong request or input; 3: something could not run here.
     """
-    from . import commands
+    from . import commands, inputs
     from .verify.page import page_missing, remove_report, write_report
 
-    names = None if runtimes is None else _names(runtimes, "runtimes")
+    names = None if runtimes is None else plugin_names(runtimes, "runtimes")
     by_name = names is not None
-    reading = commands.Reading(semantics, steps)
     where = runs.place(run)
     remove_report(where.folder)
+    network = commands.truth(where, reading)
     if names is None:
-        integer = commands.is_integer(commands.truth(where, reading))
-        names = list(INTEGER_RUNTIMES if integer else RUNTIMES)
-    labelled = commands.test_set(where, inputs_file, labels_file, data_folder, samples)
-    with progress_bar(len(labelled.labels), "verify") as done:
+        names = list(INTEGER_RUNTIMES if commands.is_integer(network) else RUNTIMES)
+    files = (inputs_file, labels_file)
+    labelled = inputs.test_set(where, network, files, data_folder, samples, random)
+    with progress_bar(len(labelled.x), "verify") as done:
         document = commands.verify_run(
-            where, names, labelled, done, reading, leave_out=frozenset() if by_name else UNFIT
+            where, network, names, labelled, done, frozenset() if by_name else UNFIT
         )
     for left_out in document["facts"]["left_out"]:
         say(f"left out: {left_out}")
@@ -348,6 +325,25 @@ def verify(
     if as_json:
         answer(document)
     return {"PASSED": 0, "FAILED": 1}.get(document["verdict"], CouldNotRunError.exit_code)
+
+
+@cli.command(name="check", short_help="Show what a network file holds and who can take it.")
+@click.argument("file", metavar="FILE.nir", type=click.Path(path_type=Path))
+@reads("Not needed here.")
+@command
+def check_(file: Path, reading: Any, as_json: bool) -> int:
+    """Show what a network file holds, what it leaves open, and who can take it.
+
+    Exit code 0: it can be read; 2: it cannot, and the error names the place.
+    """
+    from . import overview
+
+    found = overview.overview(file, reading.chosen, reading.limits)
+    for line in overview.lines(found):
+        say(line) if as_json else click.echo(line)
+    if as_json:
+        answer(found)
+    return RequestError.exit_code if "problem" in found else 0
 
 
 @cli.command(name="list", short_help="Show what there is: runtimes, targets, rules, data, chips.")

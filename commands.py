@@ -5,24 +5,23 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import __version__, plugins
 from .deploy.protocol import Runtime, Session
 from .errors import CouldNotRunError, RequestError, SnnpipeError
 from .export.quantise import quantise
 from .files import read_manifest, write_file
+from .inputs import Reading, TestSet
 from .network.contract import Integer
 from .network.graph import graph_sha256, same_network
 from .network.grid import snap
 from .network.layers import Network, Shape
-from .network.neurons import Sum
+from .network.neurons import Spiking
 from .network.nir_file import read_network, write_network
 from .network.trace import Trace, Witness, predictions
 from .runs import Place
@@ -35,45 +34,23 @@ LIBRARIES = ("numpy", "torch", "onnx", "onnxruntime", "nir", "h5py")
 INTEGER_TARGET = "lava"
 
 
-@dataclass(frozen=True)
-class TestSet:
-    """Stored inputs (B, *shape), labels int64 (B,), and where they come from."""
-
-    x: NDArray[Any]
-    labels: NDArray[np.int64]
-    source: str
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How to read a file that brings no contract: a named semantics, and for how many steps."""
-
-    semantics: str | None = None
-    steps: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.semantics is not None and self.steps is None:
-            raise RequestError(
-                "E_STEPS", "a file without a contract does not say how long to run: --steps T"
-            )
-
-
-PLAIN = Reading()
-"""A file's own contract."""
-
-
-def lift_run(where: Place) -> None:
-    """Write a run's ``folded.nir`` and, snapped to the grid, its ``network.nir``."""
+def lift_run(where: Place, grid: bool = True) -> None:
+    """Write a run's ``folded.nir`` and its ``network.nir``, snapped to the grid or as folded."""
     from .export.lift import Setting, lift
     from .train.checkpoint import load_run
 
     model, recipe = load_run(where.folder)
     data = plugins.load("data", recipe.data.name)
     setting = Setting(
-        data.shape, recipe.train.steps, data.scale, data.levels, f"snnpipe {__version__}"
+        data.shape,
+        recipe.train.steps,
+        data.scale,
+        data.levels,
+        data.coding,
+        f"snnpipe {__version__}",
     )
     folded = lift(model, setting)
-    network = snap(folded)
+    network = snap(folded) if grid else folded
     write_network(folded, where.folded)
     write_network(network, where.network)
 
@@ -130,39 +107,12 @@ def truth(where: Place, reading: Reading) -> Network:
         raise RequestError(
             "E_FILE", f"{where.network} is not there yet: snnpipe export {where.folder}"
         )
-    network = read_network(where.network, reading.semantics)
-    if reading.semantics is None or reading.steps is None:
-        return network
-    return network.with_contract(replace(network.contract, steps=reading.steps))
+    return reading.read(where.network)
 
 
 def is_integer(network: Network) -> bool:
     """Whether a network computes in Loihi's integers."""
     return isinstance(network.contract.arithmetic, Integer)
-
-
-def inputs(
-    network: Network, file: Path | None, samples: int, seed: int
-) -> tuple[NDArray[Any], str]:
-    """Inputs of `snnpipe run` and where they come from: a file, or seeded random levels."""
-    if file is not None:
-        return read_array(file), str(file)
-    levels = network.contract.input_levels
-    rng = np.random.default_rng(seed)
-    x = rng.integers(0, levels + 1, (samples, *network.input_shape))
-    return x, f"{samples} random inputs, seed {seed}"
-
-
-def read_array(file: Path) -> NDArray[Any]:
-    """A .npy file of numbers; RequestError (E_INPUT) when it is not one."""
-    try:
-        with file.open("rb") as stream:
-            array = np.lib.format.read_array(stream, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise RequestError("E_INPUT", f"{file}: not a readable .npy file ({error})") from error
-    if array.dtype.kind not in "iufb":
-        raise RequestError("E_INPUT", f"{file}: an array of numbers is expected")
-    return array.astype(np.uint8) if array.dtype.kind == "b" else array
 
 
 def save_trace(path: Path, trace: Trace) -> None:
@@ -189,7 +139,7 @@ def summary(network: Network, trace: Trace, runtime: str, source: str) -> dict[s
             / (trace.steps * trace.samples * layer.size),
         }
         for layer in network.layers
-        if not isinstance(layer.neuron, Sum)
+        if isinstance(layer.neuron, Spiking)
     ]
     return {
         "runtime": runtime,
@@ -211,39 +161,6 @@ def lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {layer['layer']:<16} {layer['spikes']:>12,} spikes  rate {layer['rate']:.3f}"
     shown = " ".join(map(str, document["predictions"][:20]))
     yield f"  predictions: {shown}{' …' if len(document['predictions']) > 20 else ''}"
-
-
-def test_set(
-    where: Place,
-    inputs_file: Path | None,
-    labels_file: Path | None,
-    data_folder: Path | None,
-    samples: int | None,
-) -> TestSet:
-    """The labelled samples to verify on: the files named, or the test set of the run's recipe."""
-    if (inputs_file is None) != (labels_file is None):
-        raise RequestError("E_INPUT", "--inputs and --labels go together")
-    if inputs_file is not None and labels_file is not None:
-        x, labels, source = read_array(inputs_file), read_array(labels_file), str(inputs_file)
-    elif where.is_run and where.recipe.is_file():
-        from .train.recipe import read_recipe
-
-        recipe = read_recipe(where.recipe, ())
-        x, labels = plugins.load("data", recipe.data.name).load(data_folder, "test")
-        source = f"test set of {recipe.data.name}"
-    else:
-        raise RequestError(
-            "E_INPUT", f"{where.network} names no data set; give --inputs X.npy and --labels Y.npy"
-        )
-    if x.ndim < 2 or not len(x):
-        raise RequestError("E_INPUT", f"the inputs have shape {list(x.shape)}; expected [B, …]")
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != len(x):
-        raise RequestError(
-            "E_INPUT",
-            f"the labels have shape {list(labels.shape)} and dtype {labels.dtype}; one whole "
-            f"number for each of the {len(x)} inputs is expected",
-        )
-    return TestSet(x[:samples], labels[:samples].astype(np.int64), source)
 
 
 def _opened(
@@ -291,7 +208,7 @@ def _untraced(where: Place) -> str:
 
 
 def _populations(network: Network) -> list[tuple[str, Shape, bool]]:
-    return [(x.name, x.shape, isinstance(x.neuron, Sum)) for x in network.layers]
+    return [(x.name, x.shape, isinstance(x.neuron, Spiking)) for x in network.layers]
 
 
 def _versions() -> dict[str, str]:
@@ -306,10 +223,10 @@ def _versions() -> dict[str, str]:
 
 def verify_run(
     where: Place,
+    network: Network,
     names: list[str],
     labelled: TestSet,
     progress: Callable[[int], None] | None = None,
-    reading: Reading = PLAIN,
     leave_out: Set[str] = frozenset(),
 ) -> dict[str, Any]:
     """Walk the chain of a run, or of a bare file, and return the report.
@@ -317,13 +234,13 @@ def verify_run(
     ``progress`` is told the number of samples done; a runtime that does not open for a reason
     whose code is in ``leave_out`` is named in the facts and not part of the verdict.
     """
-    network = truth(where, reading)
     classes = network.layer(network.output).size
-    if labelled.labels.min() < 0 or labelled.labels.max() >= classes:
+    labels = labelled.labels
+    if labels is not None and (labels.min() < 0 or labels.max() >= classes):
         raise RequestError(
             "E_INPUT",
-            f"the labels go from {labelled.labels.min()} to {labelled.labels.max()}; this network "
-            f"knows 0 to {classes - 1}",
+            f"the labels go from {labels.min()} to {labels.max()}; this network knows 0 to "
+            f"{classes - 1}",
         )
     quantised = where.artefact(INTEGER_TARGET).is_dir() and not isinstance(
         network.contract.arithmetic, Integer
@@ -345,7 +262,7 @@ def verify_run(
     request = Request(
         network,
         labelled.x,
-        labelled.labels,
+        labels,
         {name: found for name, found in opened.items() if name not in left_out},
         folded,
         integer,
@@ -368,6 +285,6 @@ def chain_lines(document: Mapping[str, Any]) -> Iterator[str]:
         measured = arrow["accuracy"]
         share = f"{100 * measured['share']:6.2f} %" if measured else "        "
         yield (
-            f"{arrow['from']:>8} > {arrow['to']:<8} {share}  {arrow['strength']:<11} "
+            f"{arrow['from']:>8} > {arrow['to']:<8} {share}  {arrow['strength']:<19} "
             f"{arrow['verdict']:<13} {arrow['sentence']}"
         )

@@ -118,6 +118,18 @@ def write_folder(path: Path, write: Callable[[Path], None], mark: str = MANIFEST
             shutil.rmtree(old, ignore_errors=True)
 
 
+def remove_folder(path: Path, mark: str = MANIFEST) -> bool:
+    """Remove a folder of our own, one that holds ``mark``; whether there was one.
+
+    Raises CouldNotRunError (E_WRITE).
+    """
+    if not (path / mark).is_file():
+        return False
+    with _unwritable(path):
+        shutil.rmtree(path)
+    return True
+
+
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write ``manifest.json`` into an artefact folder: the facts and every file's sha256."""
     names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != MANIFEST)

@@ -7,7 +7,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
-ENGINE = ["bindings", "dispatch", "executor", "plan"]
+ENGINE = ["bindings", "dispatch", "executor", "parameters", "plan"]
 
 
 class Rooms(build_py):

@@ -28,10 +28,13 @@ class Runtime(Protocol):
     target: str
     table: Table
 
+    def check(self, network: Network) -> None:
+        """Raise RequestError (E_UNSUPPORTED) for a network that it cannot run."""
+        ...
+
     def open(self, network: Network, folder: Path | None) -> Session:
         """Open a network; ``folder`` is its artefact folder, None for a bare network.
 
-        Raises RequestError (E_UNSUPPORTED) for what the table refuses, CouldNotRunError
-        (E_MISSING) when a library is not installed.
+        Raises what `check` raises, CouldNotRunError (E_MISSING) when a library is not installed.
         """
         ...

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..network.layers import Layer, Network
-from ..network.neurons import Sum
+from ..network.neurons import Spiking
 from ..network.simulate import frames_of
 from ..network.trace import Record, Trace, join, pack
 
@@ -29,7 +29,7 @@ class Recorder:
         the currents of the first ``currents``.
         """
         names = [layer.name for layer in network.layers]
-        spiking = [layer.name for layer in network.layers if not isinstance(layer.neuron, Sum)]
+        spiking = [layer.name for layer in network.layers if isinstance(layer.neuron, Spiking)]
         self._network, self._frames = network, frames
         self._keep_spikes, self._keep_currents = spikes, currents
         self._fired: dict[str, list[NDArray[np.int64]]] = {name: [] for name in names}

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from ..errors import RequestError
 from ..network import layers as net
-from ..network.contract import Contract
+from ..network.contract import Contract, InputCoding
 from ..network.layers import Layer, Network, Shape, Synapse
 from ..network.neurons import IF, LIF, Neuron, Sum
 from ..network.shapes import shape_after
 from ..train import modules, operations
 from ..train.carried import Carried
-from ..train.spiking import Population
+from ..train.spiking import Population, Spiking
 
 INPUT, READOUT = "input", "readout"
 Wide = NDArray[np.float64]
@@ -64,6 +64,11 @@ def _wide(tensor: Tensor) -> Any:
     return tensor.detach().cpu().double().numpy()
 
 
+def _neuron(spiking: Spiking) -> Neuron:
+    threshold = _single(spiking.threshold)
+    return IF(threshold) if spiking.decay == 1.0 else LIF(_single(spiking.decay), threshold)
+
+
 def _single(array: Any) -> NDArray[np.float32]:
     return np.ascontiguousarray(array, dtype=np.float32)
 
@@ -74,6 +79,7 @@ class Recorder:
     def __init__(self, model: nn.Module) -> None:
         self.layers: list[Layer] = []
         self._taken: set[str] = {INPUT}
+        self._sums: dict[Pending, Pending] = {}
         self._owners = {
             id(parameter): name.rpartition(".")[0] or "weights"
             for name, parameter in model.named_parameters(remove_duplicate=False)
@@ -89,8 +95,7 @@ class Recorder:
         self._taken.add(name)
         return name
 
-    def _layer(self, wanted: str, neuron: Neuron, value: Pending) -> Pending:
-        name = self._name(wanted)
+    def _layer(self, name: str, neuron: Neuron, value: Pending) -> Pending:
         self.layers.append(Layer(name, neuron, value.shape, value.synapses))
         return Pending((Synapse(name),), value.shape)
 
@@ -99,23 +104,43 @@ class Recorder:
         if len(value.synapses) > 1 or (
             value.weighted and isinstance(operation, (net.Dense, net.Conv))
         ):
-            value = self._layer(f"{operation.name}.sum", Sum(), value)
+            value = self._sum(value, operation.name, len(self.layers))
         (synapse,) = value.synapses
         longer = replace(synapse, operations=(*synapse.operations, operation))
         return Pending((longer,), shape_after(operation, value.shape))
+
+    def _sum(self, value: Pending, user: str, place: int) -> Pending:
+        """A value as the `Sum` that all its users share; the first user finds name and place."""
+        if value not in self._sums:
+            name = self._name(f"{user}.sum")
+            self.layers.insert(place, Layer(name, Sum(), value.shape, value.synapses))
+            self._sums[value] = Pending((Synapse(name),), value.shape)
+        return self._sums[value]
+
+    def _shared(self, value: Pending) -> Pending:
+        """A value as its `Sum` where a layer has taken it already, so that no weights stand twice.
+
+        A pre-activation block fires on a current and adds to it.
+        """
+        taken = (n for n, layer in enumerate(self.layers) if layer.synapses == value.synapses)
+        place = next(taken, None)
+        if place is not None and value.weighted and value not in self._sums:
+            user = self.layers.pop(place)
+            total = self._sum(value, user.name, place)
+            self.layers.insert(place + 1, replace(user, synapses=total.synapses))
+        return self._sums.get(value, value)
 
     def example(self, value: Pending) -> Tensor:
         """A meta tensor (1, *shape)."""
         return torch.empty((1, *value.shape), device="meta")
 
-    def linear(self, value: Pending, operation: operations.LinearMap) -> Pending:
-        """Dense or Conv, named after the module that owns the weight."""
+    def _weights(self, operation: operations.LinearMap) -> net.Dense | net.Conv:
         name = self._name(self._owners.get(id(operation.weight), "weights"))
         weight = _wide(operation.weight)
         bias = None if operation.bias is None else _wide(operation.bias)
         if isinstance(operation, operations.Affine):
-            return self._chained(value, net.Dense(name, weight, bias))
-        conv = net.Conv(
+            return net.Dense(name, weight, bias)
+        return net.Conv(
             name,
             weight,
             bias,
@@ -124,7 +149,10 @@ class Recorder:
             operation.dilation,
             operation.groups,
         )
-        return self._chained(value, conv)
+
+    def linear(self, value: Pending, operation: operations.LinearMap) -> Pending:
+        """Dense or Conv, named after the module that owns the weight."""
+        return self._chained(value, self._weights(operation))
 
     def normalise(self, value: Pending, norm: operations.Norm) -> Pending:
         """Fold y = (x - mean) * gain + shift into the weights that feed it."""
@@ -141,11 +169,17 @@ class Recorder:
 
     def fire(self, value: Pending, module: Population) -> Pending:
         """A spiking layer, named after its module."""
-        spiking = module.spiking
-        threshold = _single(spiking.threshold)
-        leaks = spiking.decay != 1.0
-        neuron = LIF(_single(spiking.decay), threshold) if leaks else IF(threshold)
-        return self._layer(self._modules.get(id(module), "neurons"), neuron, value)
+        return self._layer(self._named(module), _neuron(module.spiking), value)
+
+    def recur(self, value: Pending, module: Population, weights: operations.LinearMap) -> Pending:
+        """A spiking layer, named after its neurons, that is also its own source."""
+        name = self._named(module)
+        own = Synapse(name, (self._weights(weights),))
+        fed = Pending((*value.synapses, own), value.shape)
+        return self._layer(name, _neuron(module.spiking), fed)
+
+    def _named(self, module: Population) -> str:
+        return self._name(self._modules.get(id(module), "neurons"))
 
     def fixed(self, value: Pending, operation: operations.FixedMap) -> Pending:
         """Pooling and flatten; other changes of shape have no operation."""
@@ -172,7 +206,8 @@ class Recorder:
         """Branches meet: their synapses feed the same layer."""
         if a.shape != b.shape:
             _refuse("add", f"shapes {list(a.shape)} and {list(b.shape)} differ")
-        return Pending((*a.synapses, *b.synapses), a.shape)
+        left, right = self._shared(a), self._shared(b)
+        return Pending((*left.synapses, *right.synapses), a.shape)
 
     def join(self, values: Sequence[Pending], axis: int) -> Pending:  # noqa: ARG002 - the protocol
         """Refused."""
@@ -213,6 +248,7 @@ class Setting:
     steps: int
     input_scale: float
     input_levels: int
+    input_coding: InputCoding
     producer: str = field(default="")
 
 
@@ -240,7 +276,7 @@ def lift(model: nn.Module, setting: Setting) -> Network:
         _refuse(type(model).__name__, f"it returned a {type(result).__name__}")
     end: Pending = result.value
     if not end.emitted or end.synapses[0].source == INPUT:
-        end = recorder._layer(READOUT, Sum(), end)
+        end = recorder._layer(recorder._name(READOUT), Sum(), end)
     spiking = [module.spiking for module in modules.neurons(model).values()]
     contract = Contract(
         steps=setting.steps,
@@ -250,6 +286,7 @@ def lift(model: nn.Module, setting: Setting) -> Network:
         else "value",
         input_scale=setting.input_scale,
         input_levels=setting.input_levels,
+        input_coding=setting.input_coding,
         producer=setting.producer,
     )
     layers = tuple(_narrow(layer) for layer in recorder.layers)

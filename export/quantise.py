@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from ..errors import RequestError
 from ..network.bounds import term_sums
 from ..network.check import check
+from ..network.check_integer import TABLE as INTEGERS
 from ..network.contract import Grid, Integer
 from ..network.dynamics import V_MAX
-from ..network.layers import Conv, Dense, Flatten, Layer, Network, Operation
+from ..network.layers import AvgPool, Conv, Dense, Layer, Network, Operation, SumPool
 from ..network.loihi import (
     BIAS_EXPONENT_MAX,
     DECAY_UNITS,
@@ -28,8 +29,13 @@ from ..network.loihi import (
     SUM_MAX,
     THRESHOLD_MAX,
 )
-from ..network.neurons import Sum, decay_of
+from ..network.neurons import IF, LIF, Sum, decay_of, plain
+from ..network.support import Table, refuse_unsupported
 
+_POOL = "pooling has no Loihi synapse; use a strided convolution"
+
+TABLE: Table = {**INTEGERS, SumPool: _POOL, AvgPool: _POOL}
+"""What `quantise` brings to integers."""
 RATIOS = np.geomspace(0.8, 5.0, 26)
 """Scales tried, in units of the one that maps the largest weight to the largest integer."""
 
@@ -73,11 +79,14 @@ def _check_form(network: Network) -> None:
             f"Loihi fires above the threshold and resets to zero; this network says "
             f"compare {contract.compare}, reset {contract.reset}",
         )
+    refuse_unsupported(network, "target 'lava' cannot hold", TABLE)
     for layer in network.layers:
         if isinstance(layer.neuron, Sum):
             if layer.name != network.output:
                 raise _refuse(layer, "a Sum inside the network has no Loihi neuron")
-        else:
+        elif isinstance(layer.neuron, LIF | IF):
+            if not plain(layer.neuron):
+                raise _refuse(layer, "its current has a gain or a leak")
             decay = decay_of(layer.neuron).astype(np.float64) * DECAY_UNITS
             if (decay != np.rint(decay)).any():
                 raise _refuse(layer, "its decay is not a multiple of 1/4096")
@@ -87,15 +96,12 @@ def _check_form(network: Network) -> None:
         if network.input in sources and len(sources) > 1:
             raise _refuse(layer, "it joins the analog input with spikes")
         for synapse in layer.synapses:
-            kinds = [type(op) for op in synapse.operations]
-            if not {Dense, Conv} & set(kinds):
+            if not synapse.weighted:
                 raise _refuse(layer, f"the synapse from '{synapse.source}' has no weights to scale")
-            if any(kind not in (Dense, Conv, Flatten) for kind in kinds):
-                raise _refuse(layer, "pooling has no Loihi synapse; use a strided convolution")
 
 
 def _weights(layer: Layer) -> list[Dense | Conv]:
-    return [op for synapse in layer.synapses for op in synapse.weighted]
+    return [op for s in layer.synapses for op in s.operations if isinstance(op, Dense | Conv)]
 
 
 def _integers(weight: NDArray[np.float32], scale: float, step: int) -> NDArray[np.float64]:
@@ -126,7 +132,7 @@ def _caps(network: Network, layer: Layer, sums: tuple[Any, Any]) -> dict[str, fl
             MANTISSA_MAX * 2**BIAS_EXPONENT_MAX / (64 * bias) if bias else np.inf
         ),
     }
-    if isinstance(layer.neuron, Sum):
+    if not isinstance(layer.neuron, LIF | IF):
         room = 0.99 * V_MAX / (64 * network.contract.steps)
         caps["the read-out must not saturate over T steps"] = room / largest if largest else np.inf
         return caps
@@ -192,7 +198,7 @@ def _integer_layer(layer: Layer, scale: float, step: int) -> tuple[Layer, int, i
         replace(s, operations=tuple(whole(op) for op in s.operations)) for s in layer.synapses
     )
     neuron = layer.neuron
-    if not isinstance(neuron, Sum):
+    if isinstance(neuron, LIF | IF):
         threshold = np.rint(neuron.threshold.astype(np.float64) * scale).astype(np.float32)
         neuron = replace(neuron, threshold=threshold)
     return replace(layer, synapses=synapses, neuron=neuron), exponent, clipped
@@ -200,7 +206,7 @@ def _integer_layer(layer: Layer, scale: float, step: int) -> tuple[Layer, int, i
 
 def _host_layer(layer: Layer, sums: tuple[Any, Any]) -> tuple[Layer, int, LayerScale]:
     """The first layer: float weights stay with the host; the largest scale that never clips."""
-    if isinstance(layer.neuron, Sum):
+    if not isinstance(layer.neuron, LIF | IF):
         raise _refuse(layer, "a read-out fed by the analog input leaves nothing to run on the chip")
     largest = float(max(part.max(initial=0.0) for part in sums))
     room = MANTISSA_MAX * 2**BIAS_EXPONENT_MAX / 64

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import RequestError, nearest
 from ..network.fanout import SynapseCount, is_graded
 from ..network.layers import Layer, Network
-from ..network.neurons import Sum
+from ..network.neurons import Spiking, Sum
 from ..network.trace import Trace
 from .mapping import messages_sent
 
@@ -33,7 +33,7 @@ class LayerCounts:
 
     synops, synops_eff, mac_dense, mac_nz: as `network.fanout.Operations`, everything counted,
     wherever and how often it is then made. ac, mac: what the chip makes under the choices of the
-    report. updates: neurons x steps x samples of layers with a membrane and of the read-out;
+    report. updates: neurons x steps x samples of all layers but sums inside the network;
     active: updates with a non-zero current or a spike, None when the runtime does not know them.
     messages: spikes times the layers' cores they go to; graded_messages: the same for values that
     are not spikes.
@@ -141,8 +141,9 @@ def _active(layer: Layer, trace: Trace) -> int | None:
         return None
     if layer.name in trace.active:
         return int(trace.active[layer.name].sum())
-    # A layer without a membrane passes its current on: what it emits is what it received.
-    return int(trace.fired[layer.name].sum()) if isinstance(layer.neuron, Sum) else None
+    # A Sum emits what it received; an integrator has nothing to do while its membrane is zero.
+    emits = not isinstance(layer.neuron, Spiking)
+    return int(trace.fired[layer.name].sum()) if emits else None
 
 
 def _layer(
@@ -154,10 +155,10 @@ def _layer(
     made: tuple[int, int],
 ) -> LayerCounts:
     mine = [count.operations for count in counts if count.layer == layer.name]
-    spiking = not isinstance(layer.neuron, Sum)
+    spiking = isinstance(layer.neuron, Spiking)
     emitted = trace.fired[layer.name]
     sent = int((emitted * messages_sent(counts, layer.name)).sum())
-    updated = spiking or layer.name == network.output
+    updated = not isinstance(layer.neuron, Sum) or layer.name == network.output
     return LayerCounts(
         layer=layer.name,
         neurons=layer.size,
@@ -195,7 +196,7 @@ def _host(
         sent = messages_sent(counts, network.input)
         spikes_in = int((trace.fired[network.input] * sent).sum())
     output = network.layer(network.output)
-    spiking = not isinstance(output.neuron, Sum)
+    spiking = isinstance(output.neuron, Spiking)
     return HostCounts(
         mac=host_mac,
         values_in=values_in,

@@ -15,6 +15,7 @@ from ..errors import RequestError, nearest
 from ..network.contract import Integer
 from ..network.fanout import SynapseCount, dense_macs, synapse_counts
 from ..network.layers import Network
+from ..network.loops import components
 from ..network.trace import Trace
 from .chip import NUMBER_FORMATS, Chip, Price
 from .counts import FirstLayer, HostCounts, RunCounts, Zeros, first_layer_of, run_counts
@@ -179,6 +180,8 @@ def _assumptions(
             lines.append(
                 f"{mapping.chips} chips; messages between them are priced as within a tile"
             )
+        if any(len(group) > 1 for group in components(network)):
+            lines.append("a loop of several layers takes one step, as in the network")
         if uneven:
             lines.append("paths differ in length; the relay neurons they need are not counted")
     return tuple(lines)

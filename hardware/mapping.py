@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ..network.contract import Integer
 from ..network.fanout import SynapseCount, is_graded
-from ..network.layers import Layer, Network
-from ..network.neurons import Sum
+from ..network.layers import Delay, Layer, Network, Synapse
+from ..network.neurons import Spiking
 from .chip import Chip, Limits, SynapseFormat
 
 DEFAULT_WEIGHT_BITS = 8
@@ -99,7 +99,8 @@ def _core(
     for count in counts:
         if count.layer == layer.name and not (host_input and count.source == network.input):
             lists[count.source] = lists.get(count.source, np.int64(0)) + count.fan_out
-    thresholds = 0 if isinstance(layer.neuron, Sum) else np.unique(layer.neuron.threshold).size
+    neuron = layer.neuron
+    thresholds = np.unique(neuron.threshold).size if isinstance(neuron, Spiking) else 0
     sent = np.broadcast_to(messages_sent(counts, layer.name), layer.shape).sum()
     memory = None
     if form is not None:
@@ -114,6 +115,10 @@ def _core(
     )
 
 
+def _delay(synapse: Synapse) -> int:
+    return sum(op.steps for op in synapse.operations if isinstance(op, Delay))
+
+
 def _broken(
     network: Network, layer: Layer, core: CoreUse, limits: Limits, bits: int
 ) -> list[Excess]:
@@ -125,7 +130,7 @@ def _broken(
             broken.append(Excess(layer.name, name, needed, allowed))
     if limits.weight_bits is not None and bits > limits.weight_bits[1]:
         broken.append(Excess(layer.name, "weight_bits", bits, limits.weight_bits[1]))
-    delay = max((synapse.delay for synapse in layer.synapses), default=0)
+    delay = max((_delay(synapse) for synapse in layer.synapses), default=0)
     if limits.delay_max is not None and delay > limits.delay_max:
         broken.append(Excess(layer.name, "delay_max", delay, limits.delay_max))
     sends = any(s.source == layer.name for other in network.layers for s in other.synapses)

@@ -15,14 +15,27 @@ from numpy.typing import NDArray
 from ..errors import RequestError
 from .contract import Integer
 from .dynamics import WEIGHT_SHIFT, loihi_bias
-from .layers import Conv, Dense, Layer, Network, Operation, Synapse
+from .layers import Layer, Network, Operation, Scale, Synapse, Weighted
 from .linear import apply
 from .loihi import MANTISSA_MAX, MANTISSA_MIN, host_factor
-from .neurons import Sum
+from .loops import ordered
+from .neurons import Spiking, Sum
 
 Bound = NDArray[np.float64]
 Bounds = tuple[Bound, Bound]
 """(P, N), both >= 0: a value lies in [-N, P]."""
+
+
+def _positive(operation: Weighted, sign: int, biased: bool) -> Weighted:
+    """An operation with the weights of one sign, as magnitudes, with or without its biases."""
+    if isinstance(operation, Scale):
+        return replace(operation, scale=np.maximum(sign * operation.scale, 0))
+    bias = operation.bias if biased else None
+    return replace(
+        operation,
+        weight=np.maximum(sign * operation.weight, 0),
+        bias=None if bias is None else np.maximum(sign * bias, 0),
+    )
 
 
 def _through_operation(operation: Operation, bounds: Bounds) -> Bounds:
@@ -31,23 +44,13 @@ def _through_operation(operation: Operation, bounds: Bounds) -> Bounds:
     A positive weight carries P to P and N to N, a negative one crosses them over.
     """
     p, n = bounds
-    if not isinstance(operation, (Dense, Conv)):
+    if not isinstance(operation, Weighted):
         return apply(operation, p), apply(operation, n)
-    bias = operation.bias
-    up = replace(
-        operation,
-        weight=np.maximum(operation.weight, 0),
-        bias=None if bias is None else np.maximum(bias, 0),
-    )
-    down = replace(
-        operation,
-        weight=np.maximum(-operation.weight, 0),
-        bias=None if bias is None else np.maximum(-bias, 0),
-    )
+    up, down = (apply(_positive(operation, sign, True), p) for sign in (1, -1))
     if not n.any():
-        return apply(up, p), apply(down, p)
-    crossed_up, crossed_down = replace(up, bias=None), replace(down, bias=None)
-    return apply(up, p) + apply(crossed_down, n), apply(down, p) + apply(crossed_up, n)
+        return up, down
+    crossed_up, crossed_down = (apply(_positive(operation, sign, False), n) for sign in (1, -1))
+    return up + crossed_down, down + crossed_up
 
 
 def _through_synapse(synapse: Synapse, bounds: Bounds) -> Bounds:
@@ -85,32 +88,53 @@ def _passed_on(network: Network, layer: Layer, bounds: Bounds) -> Bounds:
     return step_bounds(arithmetic, layer, bounds) if isinstance(arithmetic, Integer) else bounds
 
 
+def sums_first(network: Network) -> list[Layer]:
+    """The layers, every `Sum` before all that it feeds, recurrent synapses included.
+
+    Raises RequestError (E_GRID) for what feeds a layer and is neither spikes nor a sum of them.
+    """
+    # Reversed: of layers that wait for nothing `ordered` takes the last.
+    preds: dict[str, list[str]] = {layer.name: [] for layer in reversed(network.layers)}
+    for layer in network.layers:
+        for synapse in layer.synapses:
+            source = network.by_name.get(synapse.source)
+            if source is None or isinstance(source.neuron, Spiking):
+                continue
+            if not isinstance(source.neuron, Sum):
+                raise RequestError(
+                    "E_GRID",
+                    f"layer '{layer.name}' is fed by the membranes of '{source.name}' "
+                    f"({type(source.neuron).__name__}), which are rounded and lie on no grid",
+                )
+            preds[layer.name].append(source.name)
+    try:
+        return [network.layer(name) for name in ordered(preds)]
+    except RequestError as error:
+        raise RequestError(
+            "E_GRID", f"the sums {error.message} feed each other and can grow at every step"
+        ) from None
+
+
 def term_sums(network: Network) -> dict[str, Bounds]:
     """Per layer (P, N), float64 of the layer's shape: the sums of positive and negative terms.
 
     Real borders (zero padding) count, biases are included, all synapses add. The input lies in
     [0, input_scale*input_levels], a spike is at most 1, a `Sum` layer at most its own P and N. In
     weight units, of an integer network too; there a layer whose current the host computes is in
-    units of that float current. Exact wherever the sums fit 53 bits, as on a grid.
-    Raises RequestError (E_LAYER) for a source whose values are not known yet.
+    units of that float current. Exact wherever the sums fit 53 bits, as on a grid. What a delay
+    or a loop brings later is bounded like what comes at once.
+    Raises RequestError (E_GRID) as `sums_first`.
     """
     contract = network.contract
     largest = float(contract.input_scale) * contract.input_levels
     shape = network.input_shape
     sources: dict[str, Bounds] = {network.input: (np.full(shape, largest), np.zeros(shape))}
     for layer in network.layers:
-        if not isinstance(layer.neuron, Sum):  # known beforehand, for the edges that look back
-            sources[layer.name] = (np.ones(layer.shape), np.zeros(layer.shape))
+        sources[layer.name] = (np.ones(layer.shape), np.zeros(layer.shape))
     found: dict[str, Bounds] = {}
-    for layer in network.layers:
+    for layer in sums_first(network):
         p, n = np.zeros((1, *layer.shape)), np.zeros((1, *layer.shape))
         for synapse in layer.synapses:
-            if synapse.source not in sources:
-                raise RequestError(
-                    "E_LAYER",
-                    f"layer '{layer.name}' is fed by '{synapse.source}', whose values cannot be "
-                    "bounded: it is no spiking layer and does not come earlier",
-                )
             source = sources[synapse.source]
             more_p, more_n = _through_synapse(synapse, (source[0][None], source[1][None]))
             p, n = p + more_p, n + more_n

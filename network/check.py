@@ -17,9 +17,23 @@ from ..errors import RequestError, nearest
 from .check_integer import check_integer
 from .contract import Integer
 from .graph import legal_name
-from .layers import AvgPool, Conv, Dense, Layer, Network, Operation, Pair, Shape, SumPool
-from .neurons import LIF, Sum
-from .node_fields import MAX_SIZE
+from .layers import (
+    AvgPool,
+    Conv,
+    Conv1d,
+    Delay,
+    Dense,
+    Layer,
+    Network,
+    Operation,
+    Pair,
+    Scale,
+    Shape,
+    SumPool,
+)
+from .loops import check_loops
+from .neurons import parameters
+from .node_fields import MAX_DELAY, MAX_SIZE
 from .shapes import shape_after
 
 Level = Literal["float", "integer"]
@@ -37,12 +51,13 @@ def check(network: Network, level: Level = "float") -> None:
         raise RequestError(
             "E_VALUE", f"the contract says {network.contract.steps} steps; expected 1 or more"
         )
-    known = {network.input: network.input_shape}
+    if reason := network.contract.refused():
+        raise RequestError("E_UNSUPPORTED", f"the contract asks for what is not run: {reason}")
     for layer in network.layers:
         _shape(layer.shape, f"layer '{layer.name}'")
-        _synapses(layer, known)
+        _synapses(network, layer)
         _neuron(layer, zero_threshold=isinstance(network.contract.arithmetic, Integer))
-        known[layer.name] = layer.shape
+    check_loops(network)
     if network.output not in network.by_name:
         raise RequestError(
             "E_LAYER",
@@ -94,23 +109,17 @@ def _shape(shape: Shape, what: str) -> None:
     )
 
 
-def _synapses(layer: Layer, known: dict[str, Shape]) -> None:
+def _synapses(network: Network, layer: Layer) -> None:
     if not layer.synapses:
         raise RequestError("E_LAYER", f"layer '{layer.name}' has no synapse; expected one or more")
     for synapse in layer.synapses:
-        if synapse.source not in known:
+        if synapse.source not in network.positions:
             raise RequestError(
                 "E_LAYER",
-                f"layer '{layer.name}' is fed by '{synapse.source}', which does not come earlier"
-                f"{nearest(synapse.source, known)}",
+                f"layer '{layer.name}' is fed by '{synapse.source}', which is no layer"
+                f"{nearest(synapse.source, network.positions)}",
             )
-        if synapse.delay:
-            raise RequestError(
-                "E_UNSUPPORTED",
-                f"layer '{layer.name}' is fed by '{synapse.source}' with a delay of "
-                f"{synapse.delay} steps; this release runs delay 0",
-            )
-        shape = known[synapse.source]
+        shape = network.shape_of(synapse.source)
         for operation in synapse.operations:
             _operation(operation, layer)
             shape = shape_after(operation, shape)
@@ -139,6 +148,16 @@ def _operation(operation: Operation, layer: Layer) -> None:
                     f"{where} has {operation.groups} groups for {operation.weight.shape[0]} "
                     "channels out; expected a divisor",
                 )
+        case Conv1d():
+            _weights(operation, where, 3)
+            _operation(operation.as_conv(), layer)
+        case Scale(scale=scale):
+            _numbers(scale, f"{where}: the scale")
+        case Delay(steps=steps):
+            if not 0 <= steps <= MAX_DELAY:
+                raise RequestError(
+                    "E_VALUE", f"{where} waits {steps} steps; expected 0 to {MAX_DELAY}"
+                )
         case SumPool() | AvgPool():
             pairs = {"kernel": (operation.kernel, 1), "stride": (operation.stride, 1)}
             pairs["padding"] = (operation.padding, 0)
@@ -149,7 +168,7 @@ def _operation(operation: Operation, layer: Layer) -> None:
             )
 
 
-def _weights(operation: Dense | Conv, where: str, rank: int) -> None:
+def _weights(operation: Dense | Conv | Conv1d, where: str, rank: int) -> None:
     weight, bias = operation.weight, operation.bias
     if weight.ndim != rank or not weight.size:
         raise RequestError(
@@ -174,13 +193,8 @@ def _numbers(values: NDArray[Any], what: str) -> None:
 
 
 def _neuron(layer: Layer, zero_threshold: bool) -> None:
-    neuron = layer.neuron
-    if isinstance(neuron, Sum):
-        return
-    parts = {"threshold": neuron.threshold, "v_reset": neuron.v_reset}
-    if isinstance(neuron, LIF):
-        parts["decay"] = neuron.decay
-    for name, values in parts.items():
+    own = parameters(layer.neuron)
+    for name, values in own.items():
         what = f"layer '{layer.name}': the {name}"
         _numbers(values, what)
         try:
@@ -193,13 +207,16 @@ def _neuron(layer: Layer, zero_threshold: bool) -> None:
                 f"{what} has shape {list(values.shape)}; expected one that broadcasts to "
                 f"{list(layer.shape)}",
             )
-    least = neuron.threshold.min()
+    least = own["threshold"].min() if "threshold" in own else 1
     if least < 0 or (least == 0 and not zero_threshold):
         raise RequestError(
             "E_VALUE", f"layer '{layer.name}': the threshold holds {least}; expected above 0"
         )
-    if isinstance(neuron, LIF) and not (neuron.decay.min() >= 0 and neuron.decay.max() < 1):
-        worst = neuron.decay.min() if neuron.decay.min() < 0 else neuron.decay.max()
-        raise RequestError(
-            "E_VALUE", f"layer '{layer.name}': the decay holds {worst}; expected 0 <= decay < 1"
-        )
+    for name in {"decay", "synaptic_decay"} & own.keys():
+        low, high = own[name].min(), own[name].max()
+        if not (low >= 0 and high < 1):
+            raise RequestError(
+                "E_VALUE",
+                f"layer '{layer.name}': the {name} holds {low if low < 0 else high}; expected "
+                f"0 <= {name} < 1",
+            )

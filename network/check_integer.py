@@ -17,7 +17,19 @@ from ..errors import RequestError
 from .bounds import Bounds, bias_sums, step_bounds, term_sums
 from .contract import Contract, Integer
 from .dynamics import V_MAX, WEIGHT_SHIFT
-from .layers import AvgPool, Conv, Dense, Layer, Network, Synapse
+from .layers import (
+    AvgPool,
+    Conv,
+    Conv1d,
+    Delay,
+    Dense,
+    Flatten,
+    Layer,
+    Network,
+    Scale,
+    SumPool,
+    Synapse,
+)
 from .loihi import (
     BIAS_EXPONENT_MAX,
     DECAY_UNITS,
@@ -31,7 +43,22 @@ from .loihi import (
     sign_mode,
     weight_step,
 )
-from .neurons import LIF, Sum, decay_of
+from .neurons import IF, LI, LIF, CubaLI, CubaLIF, Sum, Threshold, decay_of, plain
+from .support import Recurrent, Table, refuse_unsupported
+
+_NUMBERS = "what it emits are numbers, and a chip's neurons emit spikes"
+
+TABLE: Table = {
+    **dict.fromkeys((Dense, Conv, SumPool, AvgPool, Flatten, LIF, IF, Sum)),
+    Conv1d: "convolutions over one axis are not brought to integers yet",
+    Scale: "it has no weights of its own; fold it into the linear map beside it",
+    Delay: "delays are not brought to integers yet",
+    LI: _NUMBERS,
+    CubaLI: _NUMBERS,
+    CubaLIF: "synaptic currents with a memory are not brought to integers yet",
+    Threshold: "neurons without a membrane are not brought to integers yet",
+    Recurrent: "recurrent synapses are not brought to integers yet",
+}
 
 
 def check_integer(network: Network) -> None:
@@ -42,6 +69,7 @@ def check_integer(network: Network) -> None:
             "E_UNSUPPORTED",
             f"the network's arithmetic is {arithmetic.kind}; expected integer, quantise it first",
         )
+    refuse_unsupported(network, "integers cannot hold", TABLE)
     _contract(network, network.contract, arithmetic)
     sums = term_sums(network)
     for layer in network.layers:
@@ -53,8 +81,8 @@ def check_integer(network: Network) -> None:
             _bias(layer, biases, arithmetic)
             _sum_fits(layer, sums[layer.name], biases)
         bounds = step_bounds(arithmetic, layer, sums[layer.name])
-        if not isinstance(layer.neuron, Sum):
-            _membrane_fits(layer, bounds[1], network.contract.steps)
+        if isinstance(layer.neuron, LIF | IF):
+            _membrane_fits(layer, layer.neuron, bounds[1], network.contract.steps)
         elif layer.name == network.output:
             _readout_fits(layer, bounds, network.contract.steps)
 
@@ -108,8 +136,9 @@ def _synapse(layer: Layer, synapse: Synapse, bits: int) -> None:
             f"the synapse from '{synapse.source}' into layer '{layer.name}' has "
             f"{len(synapse.weighted)} weight matrices; expected one, join them",
         )
-    for operation in synapse.weighted:
-        _weight(operation, layer, bits)
+    for operation in synapse.operations:
+        if isinstance(operation, Dense | Conv):
+            _weight(operation, layer, bits)
 
 
 def _weight(operation: Dense | Conv, layer: Layer, bits: int) -> None:
@@ -167,7 +196,7 @@ def _sum_fits(layer: Layer, bounds: Bounds, biases: Bounds) -> None:
 
 def _neuron(layer: Layer) -> None:
     neuron = layer.neuron
-    if isinstance(neuron, Sum):
+    if not isinstance(neuron, LIF | IF):
         return
     threshold = neuron.threshold
     bad = (threshold != np.rint(threshold)) | (threshold > THRESHOLD_MAX) | (threshold < 0)
@@ -183,6 +212,12 @@ def _neuron(layer: Layer) -> None:
             f"layer '{layer.name}' is reset to {_first(neuron.v_reset, neuron.v_reset != 0)}; "
             "expected 0",
         )
+    if not plain(neuron):
+        raise RequestError(
+            "E_UNSUPPORTED",
+            f"layer '{layer.name}' has a gain or a leak; expected gain 1 and leak 0, fold them "
+            "into its weights and biases",
+        )
     units = decay_of(neuron).astype(np.float64) * DECAY_UNITS
     bad = units != np.rint(units)
     if bad.any():
@@ -193,9 +228,8 @@ def _neuron(layer: Layer) -> None:
         )
 
 
-def _membrane_fits(layer: Layer, lowest: NDArray[np.float64], steps: int) -> None:
+def _membrane_fits(layer: Layer, neuron: LIF | IF, lowest: NDArray[np.float64], steps: int) -> None:
     """Saturation below changes states; above, a saturated membrane fires and is reset."""
-    neuron = layer.neuron
     if isinstance(neuron, LIF):
         reach = lowest / (1 - neuron.decay.astype(np.float64))
     else:

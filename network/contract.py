@@ -18,7 +18,8 @@ from ..files import canonical_json
 from .plain import Between, parse
 
 Compare = Literal["gt", "ge"]
-Reset = Literal["value", "subtract"]
+Reset = Literal["value", "subtract", "none"]
+ResetTime = Literal["same_step", "next_after_decay", "fire_first"]
 InputCoding = Literal["direct", "spikes", "events"]
 
 VERSION = 1
@@ -69,9 +70,13 @@ class Contract:
 
     ``dt`` seconds per step; ``steps`` the T it was trained at; ``integrator`` euler: decay is
     1 - dt/tau; ``compare`` gt fires at v > threshold, ge at v >= threshold; ``reset`` value sets
-    v to v_reset, subtract takes the threshold off, both in the step of the spike; ``input_scale``
-    what one level of a stored input is worth (a power of two) and ``input_levels`` the largest
-    level; ``input_coding`` direct: the same frame at every step.
+    v to v_reset, subtract takes the threshold off; ``reset_time`` same_step: in the step of the
+    spike, next_after_decay: subtracted one step later, behind the decay; ``input_scale`` what one
+    level of a stored input is worth (a power of two) and ``input_levels`` the largest level;
+    ``input_coding`` direct: the same frame at every step. `REFUSED` says which values are known
+    and not run; the further fields have one value that is run: one spike per step, no least
+    membrane (``v_min``), the synaptic current before the membrane, no refractory steps, biases of
+    recurrent synapses as of all others and from the first step on, state reset for every sample.
     """
 
     steps: Count
@@ -79,12 +84,34 @@ class Contract:
     integrator: Literal["euler"] = "euler"
     compare: Compare = "gt"
     reset: Reset = "value"
+    reset_time: ResetTime = "same_step"
+    spikes_per_step: Literal["one", "many"] = "one"
+    v_min: Literal["none", "minus_threshold", "zero"] = "none"
+    cuba_order: Literal["current_first", "membrane_first"] = "current_first"
+    refractory: Annotated[int, Between(0, 1_000_000)] = 0
+    recurrent_bias: Literal["kept", "dropped"] = "kept"
+    first_step: Literal["counts", "lost"] = "counts"
+    keep: Literal["sample", "step", "forever"] = "sample"
     input_coding: InputCoding = "direct"
     input_scale: Positive = 1.0
     input_levels: Count = 1
     readout: Literal["current_mean"] = "current_mean"
     arithmetic: Arithmetic = field(default_factory=Float32)
     producer: str = ""
+
+    @property
+    def late_reset(self) -> bool:
+        """Whether a spike's threshold is taken off one step later, behind the decay."""
+        return self.reset_time == "next_after_decay"
+
+    def refused(self) -> str:
+        """Why this contract cannot be run here; empty when it can."""
+        if self.refractory:
+            return f"refractory periods ({self.refractory} steps) are not run yet"
+        if self.late_reset and self.reset != "subtract":
+            return "a reset one step later is run by subtraction only"
+        found = ((name, getattr(self, name)) for name, _ in REFUSED)
+        return next((REFUSED[pair] for pair in found if pair in REFUSED), "")
 
     def frames(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """Stored inputs to what enters the network.
@@ -142,3 +169,20 @@ class Contract:
             )
         fields = {key: value for key, value in data.items() if key != "contract"}
         return parse(Contract, fields, "the contract")
+
+
+REFUSED: Mapping[tuple[str, str], str] = {
+    ("reset", "none"): "neurons without a reset are not run yet",
+    ("reset_time", "fire_first"): "firing on the membrane of the last step is not run yet",
+    ("spikes_per_step", "many"): "several spikes of one neuron in one step are not run yet",
+    ("v_min", "minus_threshold"): "a membrane clamped at minus the threshold is not run yet",
+    ("v_min", "zero"): "a membrane clamped at zero is not run yet",
+    ("cuba_order", "membrane_first"): "a membrane that takes the last step's synaptic current is "
+    "not run yet",
+    ("recurrent_bias", "dropped"): "dropping the biases of recurrent synapses is not run: it is a "
+    "fault of an importer; write the network without them",
+    ("first_step", "lost"): "biases of recurrent synapses that miss the first step are not run yet",
+    ("keep", "step"): "a state that is cleared at every step is not run: it is a slip of callers",
+    ("keep", "forever"): "a state that is kept between samples is not run yet",
+}
+"""Known values of the contract's fields that nothing runs, and why."""

@@ -3,14 +3,26 @@
 Only operators, ``abs`` and shifts appear, so that the same functions serve numpy and torch, in
 float32, float64 and integers. A recorded spike may be put in the place of `decide`.
 
-Float: ``u = decay*v + c`` is a rounded product, then a rounded sum, never fused.
+Float: ``u = decay*v + drive`` is a rounded product, then a rounded sum, never fused. A step is
+
+    current   = filtered(i, c, ...)               Cuba neurons; the new i
+    u         = integrate(v, driven(current, ...), decay), minus what a late reset owes
+    spike     = decide(u, threshold, compare)
+    v         = reset(u, spike, ...)              or u itself where the reset comes one step late
+
+and `Cell.membrane` and `Cell.settle` put these together for whoever has a `Cell`.
 Integer: Loihi's fixed-point step as Lava 0.10 computes it (`PyLifModelBitAcc`): 24-bit current
 with one wrap, saturating membrane, decays in units of 1/4096 rounded toward zero.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+
+from .contract import Contract
+from .neurons import IF, Neuron, parameters, plain
 
 V_MAX = 2**23 - 1
 """Largest magnitude of an integer membrane; beyond it saturates."""
@@ -36,6 +48,87 @@ def reset(u: Any, spike: Any, threshold: Any, v_reset: Any, kind: str) -> Any:
     if kind == "subtract":
         return u - threshold * spike
     return u - u * spike + v_reset * spike
+
+
+def filtered(i: Any, current: Any, synaptic_decay: Any, synaptic_gain: Any) -> Any:
+    """Synaptic current of this step, i = synaptic_decay*i + synaptic_gain*current."""
+    return synaptic_decay * i + synaptic_gain * current
+
+
+def driven(current: Any, gain: Any, leak: Any) -> Any:
+    """What enters the membrane, gain*current + leak."""
+    return gain * current + leak
+
+
+@dataclass(frozen=True)
+class State:
+    """What a float population keeps between steps: membrane, synaptic current, and what a reset
+    one step late will take off. Each (B, *shape), or the number 0 before the first step."""
+
+    v: Any = 0.0
+    i: Any = 0.0
+    owed: Any = 0.0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A float neuron as numbers of one library and dtype. None: it has no such part; a gain of 1
+    and a leak of 0 are left out too, for they change nothing."""
+
+    contract: Contract
+    decay: Any = None
+    threshold: Any = None
+    v_reset: Any = None
+    gain: Any = None
+    leak: Any = None
+    synaptic_decay: Any = None
+    synaptic_gain: Any = None
+
+    @staticmethod
+    def of(neuron: Neuron, contract: Contract, convert: Callable[[Any], Any]) -> Cell:
+        """A neuron's cell; ``convert`` brings each float32 array to where it is needed."""
+        own = {name: convert(values) for name, values in parameters(neuron).items()}
+        if plain(neuron):
+            own = {name: part for name, part in own.items() if name not in ("gain", "leak")}
+        elif isinstance(neuron, IF):
+            own["leak"] = 0.0
+        if isinstance(neuron, IF):
+            own["decay"] = 1.0
+        return Cell(contract, **own)
+
+    def membrane(self, state: State, current: Any) -> State:
+        """The state before the decision: v is the membrane u, i the new synaptic current.
+
+        ``current``: the sum of the synapses, (B, *shape). For a neuron without a membrane u is
+        what is held against the threshold, the current itself.
+        """
+        i = state.i
+        if self.synaptic_decay is not None:
+            i = current = filtered(i, current, self.synaptic_decay, self.synaptic_gain)
+        if self.gain is not None:
+            current = driven(current, self.gain, self.leak)
+        v = current if self.stateless else integrate(state.v, current, self.decay)
+        if self.contract.late_reset and self.v_reset is not None:
+            v = v - state.owed
+        return State(v, i)
+
+    @property
+    def stateless(self) -> bool:
+        """Whether nothing is kept from step to step."""
+        return self.decay is None
+
+    def decide(self, u: Any) -> Any:
+        """Spikes (bool) of the membrane before the decision."""
+        return decide(u, self.threshold, self.contract.compare)
+
+    def settle(self, state: State, spike: Any) -> State:
+        """The state after the step in which ``spike`` (0 or 1) was emitted."""
+        if self.v_reset is None:
+            return state
+        if self.contract.late_reset:
+            return State(state.v, state.i, self.threshold * spike)
+        v = reset(state.v, spike, self.threshold, self.v_reset, self.contract.reset)
+        return State(v, state.i)
 
 
 def _times(x: Any, factor: Any) -> Any:

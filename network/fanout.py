@@ -3,7 +3,8 @@
 The fan-out of a source element is the number of distinct neurons that a stored synapse leads to:
 padding has none, borders have fewer. Pools around a linear map merge with it into one kernel, so
 an element that reaches a neuron along two paths counts it once. A merged synapse is non-zero when
-any of its paths has a non-zero weight. An identity has fan-out 1.
+any of its paths has a non-zero weight. An identity has fan-out 1. Delays move what arrives to a
+later step and change nothing else.
 
 What arrives is an addition (``synops``) when it is a spike or when nothing is multiplied, and a
 multiply-accumulate (``mac``) when a graded value meets a weight: Davies et al., IEEE Micro 38(1),
@@ -12,6 +13,7 @@ multiply-accumulate (``mac``) when a graded value meets a weight: Davies et al.,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,14 +21,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RequestError
-from .layers import AvgPool, Conv, Dense, Flatten, Layer, Network, Shape, SumPool, Synapse
+from .layers import (
+    AvgPool,
+    Conv,
+    Conv1d,
+    Delay,
+    Dense,
+    Flatten,
+    Layer,
+    Network,
+    Operation,
+    Scale,
+    Shape,
+    SumPool,
+    Synapse,
+    Weighted,
+)
 from .linear import through
-from .neurons import Sum
+from .neurons import Spiking, Sum
 from .shapes import shape_after, window_count
 
 Counts = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 _TRIAL_BATCH = 64
+
+_Windows = Dense | Conv | SumPool | AvgPool
+"""Operations whose outputs see windows of an image; a dense map sees all of it."""
 
 
 def _taps(size: int, kernel: int, stride: int, padding: int, dilation: int) -> Mask:
@@ -38,7 +58,7 @@ def _taps(size: int, kernel: int, stride: int, padding: int, dilation: int) -> M
     return hit
 
 
-def _axis_reach(chain: Sequence[Dense | Conv | SumPool | AvgPool], axis: int, size: int) -> Mask:
+def _axis_reach(chain: Sequence[_Windows], axis: int, size: int) -> Mask:
     """Along one axis (0 rows, 1 columns), through which taps of the weighted map an element
     reaches each target: (elements, targets, taps). Pools only: one tap.
     """
@@ -72,23 +92,29 @@ def _patterns(reach: Mask) -> tuple[Mask, Counts]:
     return patterns, np.stack(count, axis=1).astype(np.int64)
 
 
-def _support(operation: Dense | Conv, nonzero: bool) -> Mask:
-    """Which entries of a weight count as synapses."""
-    support = operation.weight.astype(bool)
-    return support if nonzero else np.ones_like(support)
+def _support(values: NDArray[np.float32], nonzero: bool) -> NDArray[np.float32]:
+    """1 for every entry of a weight that counts as a synapse, else 0."""
+    return np.asarray(values != 0, np.float32) if nonzero else np.ones_like(values)
+
+
+def _ones(synapse: Synapse, nonzero: bool) -> Synapse:
+    """A synapse with ones in the place of its weights."""
+
+    def ones(operation: Operation) -> Operation:
+        if isinstance(operation, Scale):
+            return replace(operation, scale=_support(operation.scale, nonzero))
+        if isinstance(operation, Weighted):
+            return replace(operation, weight=_support(operation.weight, nonzero), bias=None)
+        return operation
+
+    return replace(synapse, operations=tuple(map(ones, synapse.operations)))
 
 
 def _by_trial(synapse: Synapse, shape: Shape, nonzero: bool) -> Counts:
     """Fan-outs by sending each element alone through the chain; for several weighted maps in a
-    row, which no closed form covers.
+    row and for scaled pools, which no closed form covers.
     """
-    operations = tuple(
-        replace(op, weight=_support(op, nonzero).astype(np.float32), bias=None)
-        if isinstance(op, (Dense, Conv))
-        else op
-        for op in synapse.operations
-    )
-    positive = replace(synapse, operations=operations)
+    positive = _ones(synapse, nonzero)
     size = int(np.prod(shape))
     counts = np.zeros(size, np.int64)
     for start in range(0, size, _TRIAL_BATCH):
@@ -100,30 +126,18 @@ def _by_trial(synapse: Synapse, shape: Shape, nonzero: bool) -> Counts:
     return counts.reshape(shape)
 
 
-def fan_out(synapse: Synapse, shape: Shape, nonzero: bool = False) -> Counts:
-    """Stored synapses of each source element, int64 of the source's ``shape``.
-
-    ``nonzero`` counts only those whose weight is not zero. Closed form: along each axis the
-    windows that hold an element, multiplied over the axes, weighted with the kernel's support.
+def _by_axes(chain: Sequence[_Windows], image: Shape, nonzero: bool) -> Counts:
+    """Fan-outs of a chain with one weighted map at most: along each axis the windows that hold an
+    element, multiplied over the axes, weighted with the kernel's support.
     """
-    chain = [op for op in synapse.operations if not isinstance(op, Flatten)]
-    if not chain:
-        return np.ones(shape, np.int64)
-    weighted = synapse.weighted
-    if len(weighted) > 1:
-        return _by_trial(synapse, shape, nonzero)
-    image = shape
-    for operation in synapse.operations:
-        if not isinstance(operation, Flatten):
-            break
-        image = shape_after(operation, image)
-    channels, height, width = image if len(image) == 3 else (image[0], 1, 1)
+    channels, height, width = (*image[:1], *(1, 1, *image[1:])[-2:])
     rows, columns = _axis_reach(chain, 0, height), _axis_reach(chain, 1, width)
     groups, support = channels, np.ones((channels, 1, 1, 1), bool)
-    for operation in weighted:
-        groups = operation.groups if isinstance(operation, Conv) else 1
-        support = _support(operation, nonzero)
-        support = support.reshape(len(support), -1, rows.shape[2], columns.shape[2])
+    for operation in chain:
+        if isinstance(operation, Dense | Conv):
+            groups = operation.groups if isinstance(operation, Conv) else 1
+            support = _support(operation.weight, nonzero).astype(bool)
+            support = support.reshape(len(support), -1, rows.shape[2], columns.shape[2])
     row_sets, row_count = _patterns(rows)
     column_sets, column_count = _patterns(columns)
     meets = np.zeros((channels, len(row_sets), len(column_sets)), np.int64)
@@ -131,7 +145,29 @@ def fan_out(synapse: Synapse, shape: Shape, nonzero: bool = False) -> Counts:
         for v, across in enumerate(column_sets):
             hit = support[:, :, taps][:, :, :, across].any(axis=(2, 3))
             meets[:, u, v] = hit.reshape(groups, -1, hit.shape[1]).sum(axis=1).reshape(-1)
-    return (row_count @ meets @ column_count.T).reshape(shape)
+    return np.asarray(row_count @ meets @ column_count.T)
+
+
+def fan_out(synapse: Synapse, shape: Shape, nonzero: bool = False) -> Counts:
+    """Stored synapses of each source element, int64 of the source's ``shape``.
+
+    ``nonzero`` counts only those whose weight is not zero.
+    """
+    chain: list[_Windows] = []
+    image = shape
+    for operation in synapse.operations:
+        if isinstance(operation, Conv1d):
+            chain.append(operation.as_conv())
+        elif not isinstance(operation, Flatten | Delay | Scale):
+            chain.append(operation)
+        elif not chain:
+            image = shape_after(operation, image)
+    if not chain:  # every element reaches its own neuron, unless a scale is zero
+        reached = through(_ones(synapse, nonzero), np.ones((1, *shape)))
+        return reached.astype(np.int64).reshape(shape)
+    if len(synapse.weighted) > 1 or any(isinstance(op, Scale) for op in synapse.operations):
+        return _by_trial(synapse, shape, nonzero)
+    return _by_axes(chain, image, nonzero).reshape(shape)
 
 
 def _dense(synapse: Synapse, shape: Shape) -> int:
@@ -140,19 +176,22 @@ def _dense(synapse: Synapse, shape: Shape) -> int:
     for operation in synapse.operations:
         if isinstance(operation, Dense):
             total += operation.weight.size
-        if isinstance(operation, Conv):
+        elif isinstance(operation, Scale):
+            total += math.prod(shape)
+        elif isinstance(operation, Conv | Conv1d):
+            conv = operation if isinstance(operation, Conv) else operation.as_conv()
             per_axis = [
                 int(_taps(n, k, s, p, d).sum())
                 for n, k, s, p, d in zip(
-                    shape[1:],
-                    operation.weight.shape[2:],
-                    operation.stride,
-                    operation.padding,
-                    operation.dilation,
+                    (1, *shape[1:])[-2:],
+                    conv.weight.shape[2:],
+                    conv.stride,
+                    conv.padding,
+                    conv.dilation,
                     strict=True,
                 )
             ]
-            pairs = operation.weight.shape[0] * operation.weight.shape[1]
+            pairs = conv.weight.shape[0] * conv.weight.shape[1]
             total += pairs * per_axis[0] * per_axis[1]
         shape = shape_after(operation, shape)
     return total
@@ -169,14 +208,15 @@ def dense_macs(network: Network) -> dict[str, int]:
 
 
 def is_graded(network: Network, source: str) -> bool:
-    """Whether a source emits values other than 0 and 1: a `Sum`, or an input of levels."""
+    """Whether a source emits values other than 0 and 1: neurons that do not fire, or an input of
+    levels."""
     if source == network.input:
         contract = network.contract
         binary = contract.input_coding == "spikes" or (
             contract.input_coding == "events" and contract.input_levels == 1
         )
         return not binary
-    return isinstance(network.layer(source).neuron, Sum)
+    return not isinstance(network.layer(source).neuron, Spiking)
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,11 +258,10 @@ class SynapseCount:
 
 
 def _delayed(network: Network, layer: Layer, synapse: Synapse, emitted: Operations) -> Operations:
-    """Moved to the step of arrival: by the synapse's delay, and a recurrent edge by one more."""
-    order = [network.input, *network.by_name]
-    recurrent = order.index(synapse.source) >= order.index(layer.name)
+    """Moved to the step of arrival: by the synapse's delays, and a recurrent one by one more."""
     steps = len(emitted.synops)
-    late = min(synapse.delay + int(recurrent), steps)
+    delays = sum(op.steps for op in synapse.operations if isinstance(op, Delay))
+    late = min(delays + int(network.late(layer, synapse)), steps)
 
     def move(counts: Counts) -> Counts:
         return np.concatenate([np.zeros(late, np.int64), counts[: steps - late]])
@@ -239,9 +278,9 @@ def _multiplied(synapse: Synapse, shape: Shape, fired: Counts, samples: int) -> 
     """A graded source through weights, by the step of emission; ``fired`` (T, N)."""
     none = np.zeros(len(fired), np.int64)
     every = np.full(len(fired), samples * _dense(synapse, shape), np.int64)
-    first = next(i for i, op in enumerate(synapse.operations) if isinstance(op, (Dense, Conv)))
+    first = next(i for i, op in enumerate(synapse.operations) if isinstance(op, Weighted))
     head = replace(synapse, operations=synapse.operations[: first + 1])
-    known = all(isinstance(op, Flatten) for op in head.operations[:-1])
+    known = all(isinstance(op, Flatten | Delay) for op in head.operations[:-1])
     if not known or len(synapse.weighted) > 1:
         return Operations(none, none, every, every)
     return Operations(none, none, every, fired @ fan_out(head, shape, True).reshape(-1))
@@ -256,7 +295,7 @@ def _operations(
     if is_graded(network, synapse.source) and synapse.weighted:
         return _multiplied(synapse, shape, fired, samples)
     merges = isinstance(layer.neuron, Sum) and layer.name != network.output
-    if merges and all(isinstance(op, Flatten) for op in synapse.operations):
+    if merges and all(isinstance(op, Flatten | Delay) for op in synapse.operations):
         # A branch that meets others before a linear map: the map behind pays for its terms.
         return Operations(none, none, none, none)
     stored, nonzero = (fan_out(synapse, shape, kind).reshape(-1) for kind in (False, True))

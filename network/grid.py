@@ -10,6 +10,7 @@ the decayed membrane is fused are not evaluations of that kind.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RequestError
-from .bounds import term_sums
+from .bounds import sums_first, term_sums
 from .contract import Grid, Integer
-from .layers import AvgPool, Conv, Dense, Layer, Network, Operation, SumPool, Synapse
+from .layers import AvgPool, Layer, Network, Operation, SumPool, Synapse, Weighted
 from .linear import through
 from .neurons import Sum
+
+Array = NDArray[np.float32]
 
 SIGNIFICAND_BITS = 24
 FINEST = 24
@@ -106,13 +109,27 @@ def _check_form(layer: Layer) -> None:
             )
 
 
+def _numbers(operation: Weighted) -> dict[str, Array]:
+    """Weights, scale and biases of an operation, by the names of its fields."""
+    found = {name: getattr(operation, name, None) for name in ("weight", "scale", "bias")}
+    return {name: values for name, values in found.items() if values is not None}
+
+
+def _edited(operation: Weighted, edit: Callable[[str, Array], Array | None]) -> Weighted:
+    """The operation with ``edit(name, values)`` in the place of each array."""
+    edited: dict[str, Any] = {name: edit(name, x) for name, x in _numbers(operation).items()}
+    return replace(operation, **edited)
+
+
 def _fan_in(network: Network, layer: Layer) -> tuple[int, int]:
     total = np.zeros((1, *layer.shape))
     for synapse in layer.synapses:
         ones: list[Operation] = []
         for op in synapse.operations:
-            if isinstance(op, (Dense, Conv)):
-                ones.append(replace(op, weight=np.ones_like(op.weight), bias=None))
+            if isinstance(op, Weighted):
+                ones.append(
+                    _edited(op, lambda name, x: None if name == "bias" else np.ones_like(x))
+                )
             elif isinstance(op, AvgPool):
                 ones.append(SumPool(op.name, op.kernel, op.stride, op.padding))
             else:
@@ -131,21 +148,16 @@ def _exponents(network: Network, layer: Layer, k: int, known: dict[str, int]) ->
     return max(found, default=0)
 
 
-def _rounded(values: NDArray[np.float32], exponent: int) -> NDArray[np.float32]:
+def _rounded(values: Array, exponent: int) -> Array:
     steps = np.rint(values.astype(np.float64) * 2.0**exponent)
     return (steps / 2.0**exponent).astype(np.float32)
 
 
 def _snapped(layer: Layer, k: int, kappa: int) -> Layer:
     def snap(operation: Operation) -> Operation:
-        if not isinstance(operation, (Dense, Conv)):
+        if not isinstance(operation, Weighted):
             return operation
-        bias = operation.bias
-        return replace(
-            operation,
-            weight=_rounded(operation.weight, k),
-            bias=None if bias is None else _rounded(bias, kappa),
-        )
+        return _edited(operation, lambda name, x: _rounded(x, kappa if name == "bias" else k))
 
     synapses = tuple(
         replace(synapse, operations=tuple(snap(op) for op in synapse.operations))
@@ -167,12 +179,14 @@ def _with_layer(network: Network, layer: Layer) -> Network:
 def snap(network: Network) -> Network:
     """Round every layer's weights and biases to the finest grid on which its sums are exact.
 
-    Returns the network with `Grid` arithmetic in its contract. Raises RequestError (E_GRID) for
-    an input scale or an average pool that is not a power of two and for two linear maps in a row.
+    What neurons do with their sums, element by element, is rounded in one order everywhere and
+    needs no grid. Returns the network with `Grid` arithmetic in its contract. Raises RequestError
+    (E_GRID) for an input scale or an average pool that is not a power of two, for two linear maps
+    in a row, for layers that membranes feed, and for sums that feed each other.
     """
     weight_exponents: dict[str, int] = {}
     product_exponents: dict[str, int] = {}
-    for layer in network.layers:
+    for layer in sums_first(network):
         _check_form(layer)
         kx = _exponents(network, layer, 0, product_exponents)
         largest = _largest_sum(network, layer)
@@ -199,9 +213,8 @@ def _problem(layer: Layer, k: int, kappa: int, bits: float) -> str:
         return f"a sum needs {bits:.2f} bits, float32 has {SIGNIFICAND_BITS}"
     for synapse in layer.synapses:
         for op in synapse.weighted:
-            for name, values, exponent in (("weight", op.weight, k), ("bias", op.bias, kappa)):
-                if values is None:
-                    continue
+            for name, values in _numbers(op).items():
+                exponent = kappa if name == "bias" else k
                 # Not 2.0**exponent: a file may ask for one that no float has.
                 steps = np.ldexp(values.astype(np.float64), exponent)
                 off = np.argwhere((steps != np.rint(steps)) | ((steps == 0) & (values != 0)))
@@ -214,18 +227,25 @@ def certificate(network: Network) -> tuple[LayerCertificate, ...]:
     """Recompute the certificate of a grid network from its own weights, layer by layer.
 
     Nothing but the exponents is taken from the file. An empty tuple: the arithmetic is no grid.
+    Raises RequestError (E_GRID) where there can be none: as `bounds.sums_first`.
     """
     arithmetic = network.contract.arithmetic
     if not isinstance(arithmetic, Grid):
         return ()
     sums = term_sums(network)
     known: dict[str, int] = {}
-    found: list[LayerCertificate] = []
-    for layer in network.layers:
+    found: dict[str, LayerCertificate] = {}
+    for layer in sums_first(network):
         positive, negative = (float(part.max(initial=0.0)) for part in sums[layer.name])
         k = arithmetic.weight_exponents.get(layer.name, 0)
         largest = max(positive, negative)
-        weights = [abs(op.weight).max(initial=0.0) for s in layer.synapses for op in s.weighted]
+        weights = [
+            abs(values).max(initial=0.0)
+            for synapse in layer.synapses
+            for op in synapse.weighted
+            for name, values in _numbers(op).items()
+            if name != "bias"
+        ]
         try:
             _check_form(layer)
             kappa = _exponents(network, layer, k, known)
@@ -237,20 +257,18 @@ def certificate(network: Network) -> tuple[LayerCertificate, ...]:
         except RequestError as error:
             kappa, bits, problem = 0, math.inf, error.message
         known[layer.name] = kappa
-        found.append(
-            LayerCertificate(
-                layer.name,
-                _fan_in(network, layer),
-                float(max(weights, default=0.0)),
-                positive,
-                negative,
-                k,
-                kappa,
-                bits,
-                problem,
-            )
+        found[layer.name] = LayerCertificate(
+            layer.name,
+            _fan_in(network, layer),
+            float(max(weights, default=0.0)),
+            positive,
+            negative,
+            k,
+            kappa,
+            bits,
+            problem,
         )
-    return tuple(found)
+    return tuple(found[layer.name] for layer in network.layers)
 
 
 def exact_sums(network: Network) -> bool:

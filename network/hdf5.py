@@ -173,7 +173,7 @@ class _Walk:
         if dtype.kind == "O":
             return self._strings(item, place, shape)
         with _reading(self.path, place):
-            return np.asarray(item[()], dtype.newbyteorder("="))
+            return np.asarray(item[()], dtype)
 
     def _dtype(self, item: Any, place: str) -> np.dtype[Any]:
         try:
@@ -248,7 +248,7 @@ class _Walk:
 
 
 def read_tree(path: Path, limits: Limits | None = None) -> Tree:
-    """Everything in an HDF5 file, read into memory, numbers in this machine's byte order.
+    """Everything in an HDF5 file, read into memory, numbers as they are stored.
 
     Raises NirFileError: E_FILE (no such file), E_FORMAT, E_LINK, E_LIMIT, E_NAME, E_DTYPE,
     E_PARAM.

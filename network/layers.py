@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,47 @@ class Conv:
     groups: int = 1
 
 
+@dataclass(frozen=True, eq=False)
+class Conv1d:
+    """Cross-correlation over (C, L). ``weight`` (Cout, Cin/groups, K), ``bias`` (Cout,)."""
+
+    name: str
+    weight: Array
+    bias: Array | None = None
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+    groups: int = 1
+
+    def as_conv(self) -> Conv:
+        """The same map over images of height 1, (C, 1, L)."""
+        return Conv(
+            self.name,
+            self.weight[:, :, np.newaxis],
+            self.bias,
+            (1, self.stride),
+            (0, self.padding),
+            (1, self.dilation),
+            self.groups,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """y = s*x, elementwise. ``scale`` broadcasts against the shape of x."""
+
+    name: str
+    scale: Array
+
+
+@dataclass(frozen=True)
+class Delay:
+    """What enters comes out ``steps`` steps later; before that, zeros."""
+
+    name: str
+    steps: int
+
+
 @dataclass(frozen=True)
 class SumPool:
     """Sum over windows of (C, H, W)."""
@@ -73,21 +115,25 @@ class Flatten:
     end: int = -1
 
 
-Operation = Dense | Conv | SumPool | AvgPool | Flatten
+Operation = Dense | Conv | Conv1d | Scale | SumPool | AvgPool | Flatten | Delay
+Weighted = Dense | Conv | Conv1d | Scale
+"""The operations that multiply."""
 
 
 @dataclass(frozen=True, eq=False)
 class Synapse:
-    """A linear map from one source (the input's or a layer's name) into a layer."""
+    """A linear map from one source (the input's or a layer's name) into a layer.
+
+    From a source that is not earlier than the layer it is recurrent: values arrive one step late.
+    """
 
     source: str
     operations: tuple[Operation, ...] = ()
-    delay: int = 0
 
     @property
-    def weighted(self) -> tuple[Dense | Conv, ...]:
+    def weighted(self) -> tuple[Weighted, ...]:
         """The operations that multiply."""
-        return tuple(op for op in self.operations if isinstance(op, (Dense, Conv)))
+        return tuple(op for op in self.operations if isinstance(op, Weighted))
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +153,10 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """Layers in topological order, the names of both ends, and the contract.
+    """Layers, the names of both ends, and the contract.
+
+    A layer's current comes from this step's values of the layers before it, and from the last
+    step's values of itself and of the layers behind it.
 
     ``output`` names the layer whose values leave the network; ``output_port`` is the name of the
     NIR Output node.
@@ -125,6 +174,15 @@ class Network:
         """The layers by name."""
         return {layer.name: layer for layer in self.layers}
 
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """The place of every source in the order of a step; the input comes first, at -1."""
+        return {self.input: -1, **{layer.name: n for n, layer in enumerate(self.layers)}}
+
+    def late(self, layer: Layer, synapse: Synapse) -> bool:
+        """Whether a synapse of ``layer`` is recurrent: it carries the values of the last step."""
+        return self.positions[synapse.source] >= self.positions[layer.name]
+
     def layer(self, name: str) -> Layer:
         """The layer of this name; RequestError (E_LAYER) when there is none."""
         try:
@@ -138,6 +196,28 @@ class Network:
     def shape_of(self, source: str) -> Shape:
         """Shape of a source: the input's or a layer's."""
         return self.input_shape if source == self.input else self.layer(source).shape
+
+    @property
+    def stored_shape(self) -> Shape:
+        """Shape of one stored input: a frame, or, where the contract says events, one a step."""
+        events = self.contract.input_coding == "events"
+        return (self.contract.steps, *self.input_shape) if events else self.input_shape
+
+    def frames(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        """Stored inputs (B, *stored_shape) to what enters the network, of events time in front.
+
+        See `Contract.frames`. Raises RequestError (E_INPUT).
+        """
+        frames = self.contract.frames(x)
+        if self.contract.input_coding != "events":
+            return frames
+        if x.shape[1:] != self.stored_shape:
+            raise RequestError(
+                "E_INPUT",
+                f"the input has shape {list(x.shape)}; events of this network are stored as [B, "
+                f"{', '.join(map(str, self.stored_shape))}]",
+            )
+        return np.ascontiguousarray(np.swapaxes(frames, 0, 1))
 
     def operations(self) -> Iterator[tuple[Layer, Synapse, Operation]]:
         """Every operation with the synapse and the layer it stands in."""

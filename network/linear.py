@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .layers import AvgPool, Conv, Dense, Flatten, Operation, Pair, Synapse
+from .layers import AvgPool, Conv, Conv1d, Delay, Dense, Flatten, Operation, Pair, Scale, Synapse
 from .shapes import shape_after
 
 Values = NDArray[Any]
@@ -34,11 +34,19 @@ def _conv(op: Conv, x: Values, weight: Values) -> Values:
 
 
 def apply(operation: Operation, x: Values, magnitude: bool = False) -> Values:
-    """One operation on a batch (B, *shape), in the dtype of ``x``.
+    """One operation on a batch (B, *shape), in the dtype of ``x``; a Delay only passes on.
 
     ``magnitude`` takes the absolute values of weights and biases: for non-negative ``x`` the
     result is then the sum of the terms' magnitudes.
     """
+    if isinstance(operation, Conv1d):
+        return apply(operation.as_conv(), x[:, :, np.newaxis], magnitude)[:, :, 0]
+    if isinstance(operation, Delay):
+        return x
+    if isinstance(operation, Scale):
+        factor = operation.scale.astype(x.dtype, copy=False)
+        scaled: Values = x * (abs(factor) if magnitude else factor)
+        return scaled
     if isinstance(operation, (Dense, Conv)):
         weight = operation.weight.astype(x.dtype, copy=False)
         weight = abs(weight) if magnitude else weight
@@ -58,7 +66,27 @@ def apply(operation: Operation, x: Values, magnitude: bool = False) -> Values:
 
 
 def through(synapse: Synapse, x: Values, magnitude: bool = False) -> Values:
-    """A batch through a synapse's operations, in the dtype of ``x``."""
+    """A batch through a synapse's operations, in the dtype of ``x``; delays pass on."""
     for operation in synapse.operations:
         x = apply(operation, x, magnitude)
+    return x
+
+
+def delayed(x: Values, steps: int) -> Values:
+    """Values of all steps (T, ...) to those of ``steps`` steps before, zeros in front."""
+    late = np.zeros_like(x)
+    late[steps:] = x[: max(len(x) - steps, 0)]
+    return late
+
+
+def through_time(synapse: Synapse, x: Values, late: bool, magnitude: bool = False) -> Values:
+    """All steps (T, B, *shape) through a synapse's operations, delays and ``late`` included."""
+    x = delayed(x, 1) if late else x
+    for operation in synapse.operations:
+        if isinstance(operation, Delay):
+            x = delayed(x, operation.steps)
+            continue
+        steps, batch = x.shape[:2]
+        flat = apply(operation, x.reshape(steps * batch, *x.shape[2:]), magnitude)
+        x = flat.reshape(steps, batch, *flat.shape[1:])
     return x

@@ -1,7 +1,7 @@
 """Networks as NIR files: what is written, what is read, and what a file without contract needs.
 
-A file carries its contract as one JSON text in the graph's metadata, with the graph's hash, the
-float32 decay of every LIF layer and the Sum layers, for which NIR has no node.
+A file carries its contract as one JSON text in the graph's metadata, with the graph's hash, every
+float32 decay, the edges that close loops, and the Sum layers, for which NIR has no node.
 """
 
 from __future__ import annotations
@@ -17,46 +17,27 @@ from typing import Any
 
 import nir
 import numpy as np
-from numpy.typing import NDArray
 
-from ..errors import RequestError, nearest
+from ..errors import RequestError
 from ..files import canonical_json, write_file
 from .check import check
 from .contract import Contract, Integer
-from .graph import RawGraph, from_graph, graph_hash, graph_sha256, to_graph
+from .graph import RawGraph, graph_hash, network_sha256, to_graph
 from .graph_file import read_graph
+from .graph_reader import Note, from_graph
 from .grid import certificate
-from .hdf5 import NirFileError
+from .hdf5 import Limits, NirFileError
 from .layers import Layer, Network
-from .neurons import LIF
+from .neurons import parameters
 from .node_types import Node
 from .plain import parse
+from .repairs import interpret
+from .semantics import Semantics, named, readable
 from .sums import SumRecord
-
-__all__ = ["PRESETS", "graph_sha256", "read_network", "write_network"]
 
 _LOG = logging.getLogger(__name__)
 
 CONTRACT, CERTIFICATE = "snnpipe_contract", "snnpipe_certificate"
-OPEN = (
-    "dt, the steps T, the integrator, the input gain, the comparison at the threshold, the reset "
-    "and the scale of the input"
-)
-DECAY_TOLERANCE = 1e-6
-"""A recorded decay is the float32 value itself; 1 - dt/tau may miss it by rounding only."""
-
-PRESETS: Mapping[str, Contract | str] = {
-    "snnpipe": Contract(steps=1),
-    "nir-strict": Contract(steps=1),
-    "snntorch": "reset by subtraction one step late",
-    "snntorch-import": "the input gain that snnTorch's importer sets",
-    "spikingjelly": "input gains of 1 and tau/dt in one file",
-    "norse": "an input gain forced to 1 and dt 1e-3",
-    "sinabs": "exponential decay in steps and several spikes per step",
-    "lava": "decays of current and voltage",
-}
-"""Semantics by name: the contract under which a file without one is read, or what is missing in
-this release to read it so. T is 1: the file does not say."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +47,7 @@ class _Record:
     graph_sha256: str
     decay: Mapping[str, str]
     sums: tuple[SumRecord, ...]
+    back_edges: tuple[tuple[str, str], ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -73,6 +55,7 @@ class _Record:
             "graph_sha256": self.graph_sha256,
             "decay": dict(self.decay),
             "sums": [record.to_dict() for record in self.sums],
+            "back_edges": [list(edge) for edge in self.back_edges],
         }
 
 
@@ -80,64 +63,52 @@ def _parse(text: str) -> tuple[Contract, _Record]:
     """A contract's text; RequestError (E_CONTRACT) names the field that is wrong."""
     try:
         data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        if not isinstance(data, dict):
+            raise RequestError("E_CONTRACT", "the contract is not a JSON object")
+        rest = {field.name: data.pop(field.name) for field in fields(_Record) if field.name in data}
+        return Contract.from_dict(data), parse(_Record, rest, "the contract")
+    except (ValueError, RecursionError) as error:  # also where a message quotes a deep list
         raise RequestError("E_CONTRACT", f"the contract is not JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise RequestError("E_CONTRACT", "the contract is not a JSON object")
-    rest = {field.name: data.pop(field.name) for field in fields(_Record) if field.name in data}
-    return Contract.from_dict(data), parse(_Record, rest, "the contract")
 
 
-# --- the float32 decay ---
+# --- the float32 decays ---
 
 
-def _decay_hash(decay: NDArray[Any], layer: Layer) -> str:
-    full = np.ascontiguousarray(np.broadcast_to(decay, layer.shape), "<f4")
+def _decays(network: Network) -> dict[str, tuple[Layer, str]]:
+    """Every decay: under the layer's name the membrane's, behind a colon the synaptic one's."""
+    found = {}
+    for layer in network.layers:
+        own = parameters(layer.neuron)
+        if "decay" in own:
+            found[layer.name] = (layer, "decay")
+        if "synaptic_decay" in own:
+            found[f"{layer.name}:synaptic"] = (layer, "synaptic_decay")
+    return found
+
+
+def _decay_text(layer: Layer, part: str) -> str:
+    """One value as hexadecimal float, several as the hash of the full array."""
+    full = np.broadcast_to(parameters(layer.neuron)[part], layer.shape).astype("<f4")
+    if (full == full.flat[0]).all():
+        return float(full.flat[0]).hex()
     return f"sha256:{hashlib.sha256(full.tobytes()).hexdigest()}"
 
 
-def _decay_text(decay: NDArray[Any], layer: Layer) -> str:
-    """One value as hexadecimal float, several as the hash of the full array."""
-    return float(decay.flat[0]).hex() if decay.size == 1 else _decay_hash(decay, layer)
-
-
-def _recorded(layer: Layer, neuron: LIF, text: str) -> Layer:
-    """The layer with the recorded decay; RequestError (E_CONTRACT) when it cannot be meant."""
-    if text.startswith("sha256:"):
-        if text != _decay_hash(neuron.decay, layer):
+def _hold_decays(network: Network, recorded: Mapping[str, str]) -> None:
+    """The decays that the time constants give must be those of the contract, bit for bit."""
+    found = {key: _decay_text(*place) for key, place in _decays(network).items()}
+    if set(recorded) != set(found):
+        odd = min(set(recorded) ^ set(found))
+        raise RequestError(
+            "E_CONTRACT", f"the contract's decays and the graph's neurons differ in {odd[:120]!r}"
+        )
+    for key, text in recorded.items():
+        if text != found[key]:
             raise RequestError(
                 "E_CONTRACT",
-                f"the contract's hash of the decays of layer '{layer.name}' is not that of "
-                "1 - dt/tau",
+                f"the contract says decay {text[:40]!r} for layer '{key}', 1 - dt/tau gives "
+                f"{found[key]!r}",
             )
-        return layer
-    try:
-        value = float.fromhex(text)
-    except (ValueError, OverflowError):
-        value = np.nan
-    if not (abs(neuron.decay.astype(np.float64) - value) <= DECAY_TOLERANCE).all():
-        raise RequestError(
-            "E_CONTRACT",
-            f"the contract says decay {text[:40]!r} for layer '{layer.name}', 1 - dt/tau gives "
-            f"{neuron.decay.flat[0]:.9g}",
-        )
-    return replace(layer, neuron=replace(neuron, decay=np.asarray(value, np.float32)))
-
-
-def _with_decays(network: Network, decay: Mapping[str, str]) -> Network:
-    lif = {layer.name for layer in network.layers if isinstance(layer.neuron, LIF)}
-    if set(decay) != lif:
-        odd = min(set(decay) ^ lif)
-        raise RequestError(
-            "E_CONTRACT", f"the contract's decays and the graph's LIF layers differ in '{odd}'"
-        )
-    layers = tuple(
-        _recorded(layer, layer.neuron, decay[layer.name])
-        if isinstance(layer.neuron, LIF)
-        else layer
-        for layer in network.layers
-    )
-    return replace(network, layers=layers)
 
 
 # --- writing ---
@@ -149,9 +120,12 @@ def _nir_node(node: Node) -> Any:
         return getattr(nir, node.type)({node.type.lower(): params["shape"]})
     if node.type == "Flatten":
         params["input_type"] = {"input": params["input_type"]}
-    for key in ("groups", "start_dim", "end_dim"):  # nir cannot write arrays without an axis
+    numbers = ["groups", "start_dim", "end_dim"]  # nir cannot write arrays without an axis
+    if node.type == "Conv1d":
+        numbers += ["input_shape", "stride", "padding", "dilation"]
+    for key in numbers:
         if key in params:
-            params[key] = int(params[key])
+            params[key] = int(params[key].item())
     return getattr(nir, node.type)(**params)
 
 
@@ -177,13 +151,8 @@ def write_network(network: Network, path: Path) -> None:
     """
     check(network, _level(network))
     graph = to_graph(network)
-    decay = {
-        layer.name: _decay_text(layer.neuron.decay, layer)
-        for layer in network.layers
-        if isinstance(layer.neuron, LIF)
-    }
-    digest = graph_hash(graph)
-    record = _Record(digest, decay, graph.sums)
+    decay = {key: _decay_text(*place) for key, place in _decays(network).items()}
+    record = _Record(graph_hash(graph), decay, graph.sums, graph.back_edges or ())
     metadata = {
         CONTRACT: canonical_json({**network.contract.to_dict(), **record.to_dict()}),
         "dt": network.contract.dt,
@@ -196,14 +165,12 @@ def write_network(network: Network, path: Path) -> None:
     def write(beside: Path) -> None:
         beside.write_bytes(content)
         try:
-            found = graph_hash(read_graph(beside))
+            back = read_network(beside)
         except RequestError as error:
             text = error.message.replace(str(beside), str(path))
             raise RequestError(error.code, text) from error
-        if found != digest:
-            raise RequestError(
-                "E_CONTRACT", f"{path}: the written graph reads back with another hash"
-            )
+        if network_sha256(back) != network_sha256(network):
+            raise RequestError("E_CONTRACT", f"{path}: what is written reads back as another net")
 
     write_file(path, write)
 
@@ -211,55 +178,44 @@ def write_network(network: Network, path: Path) -> None:
 # --- reading ---
 
 
-def _preset(semantics: str) -> Contract:
-    preset = PRESETS.get(semantics)
-    if preset is None:
-        raise RequestError(
-            "E_SEMANTICS",
-            f"there is no semantics '{semantics}'{nearest(semantics, PRESETS)}; known: "
-            f"{', '.join(PRESETS)}",
-        )
-    if isinstance(preset, str):
-        raise RequestError(
-            "E_SEMANTICS",
-            f"the semantics '{semantics}' is not supported yet: it needs {preset}",
-        )
-    return preset
+def no_contract() -> RequestError:
+    """The error of a file without a contract for which no semantics was named."""
+    return RequestError(
+        "E_NO_CONTRACT",
+        "the file carries no contract, so dt, the steps T, the decay, the input gain, the "
+        "comparison at the threshold and the reset are open; name a semantics: " + readable(),
+    )
 
 
-def _names() -> str:
-    return " or ".join(name for name, preset in PRESETS.items() if isinstance(preset, Contract))
-
-
-def _interpret(graph: RawGraph, semantics: str | None) -> Network:
+def _interpret(graph: RawGraph, semantics: Semantics | None, note: Note) -> Network:
     text = graph.metadata.get(CONTRACT)
     if text is None:
         if semantics is None:
-            raise RequestError(
-                "E_SEMANTICS",
-                f"the file carries no contract, so {OPEN} are open; name a semantics: {_names()}",
-            )
-        return from_graph(graph, _preset(semantics))
+            raise no_contract()
+        return interpret(graph, semantics, note)
     if not isinstance(text, str):
         raise RequestError("E_CONTRACT", f"the metadata {CONTRACT} is not a text")
     if semantics is not None and _stale(text, graph):
-        return from_graph(graph, _preset(semantics))
+        return interpret(graph, semantics, note)
     contract, record = _parse(text)
     if record.graph_sha256 != graph_hash(graph):
         raise RequestError(
             "E_CONTRACT",
             "the graph was edited after the contract was written: its hash is "
             f"{graph_hash(graph)[:12]}…, the contract says {record.graph_sha256[:12]}…; write it "
-            f"again, or name a semantics: {_names()}",
+            f"again, or name a semantics: {readable()}",
         )
     if semantics is not None:
         raise RequestError(
             "E_SEMANTICS",
-            f"the file carries a contract that fits its graph; leave the semantics '{semantics}' "
-            "out",
+            "the file carries a contract that fits its graph; leave the semantics out",
         )
-    network = from_graph(replace(graph, sums=record.sums), contract)
-    return _with_decays(network, record.decay)
+    whole = replace(graph, sums=record.sums, back_edges=record.back_edges)
+    network = from_graph(whole, Semantics(contract))
+    _hold_decays(network, record.decay)
+    for text in graph.notes:
+        note(text)
+    return network
 
 
 def _stale(text: str, graph: RawGraph) -> bool:
@@ -270,20 +226,22 @@ def _stale(text: str, graph: RawGraph) -> bool:
         return True
 
 
-def read_network(path: Path, semantics: str | None = None) -> Network:
+def read_network(
+    path: Path, semantics: Semantics | str | None = None, limits: Limits | None = None
+) -> Network:
     """Read a NIR file as a network, under its own contract or under a named semantics.
 
-    Raises NirFileError, a RequestError: E_SEMANTICS when there is no contract and none is named,
-    E_CONTRACT when contract and graph do not belong together, and the codes of `read_graph`,
-    `from_graph` and `check`; every message begins with the file. What was repaired or passed over
-    is logged.
+    Raises NirFileError, a RequestError: E_NO_CONTRACT when there is no contract and no semantics,
+    E_SEMANTICS for one that cannot be used, E_CONTRACT when contract and graph do not belong
+    together, and the codes of `read_graph`, `interpret` and `check`; every message begins with the
+    file. What was repaired or passed over is logged.
     """
-    graph = read_graph(path)
+    if isinstance(semantics, str):
+        semantics = named(semantics)
+    graph = read_graph(path, limits)
     try:
-        network = _interpret(graph, semantics)
+        network = _interpret(graph, semantics, lambda text: _LOG.warning("%s: %s", path, text))
         check(network, _level(network))
     except RequestError as error:
         raise NirFileError(error.code, f"{path}: {error.message}") from error
-    for note in graph.notes:
-        _LOG.warning(note)
     return network

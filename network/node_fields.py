@@ -21,6 +21,8 @@ Field = Callable[[Value], Array]
 
 MAX_SIZE = 2**28
 """Largest number of elements of a population or an image."""
+MAX_DELAY = 2**20
+"""Most steps a value can wait."""
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -103,32 +105,45 @@ def one(low: int, high: int) -> Field:
     return parse
 
 
-def pair(low: int) -> Field:
-    """Two whole numbers (y, x), or one for both."""
+def whole(axes: int, names: str, low: int) -> Field:
+    """One whole number per axis, or one for all."""
     high = 2**20
 
     def parse(value: Value) -> Array:
         numbers = _whole(value)
-        if numbers.shape not in ((), (1,), (2,)):
+        if numbers.shape not in ((), (1,), (axes,)):
             raise RequestError(
-                "E_SHAPE", f"has shape {list(numbers.shape)}; expected two numbers (y, x)"
+                "E_SHAPE", f"has shape {list(numbers.shape)}; expected one number each for {names}"
             )
         if int(numbers.min()) < low or int(numbers.max()) > high:
             raise RequestError("E_VALUE", f"is {numbers.tolist()}; expected {low} to {high}")
-        return np.array(np.broadcast_to(numbers, (2,)))
+        return np.array(np.broadcast_to(numbers, (axes,)))
 
     return parse
 
 
-def padding(value: Value) -> Array:
-    """Two whole numbers (y, x), or the text ``valid`` for none."""
-    if isinstance(value, str):
-        if value == "valid":
-            return np.zeros(2, "<i8")
-        raise RequestError(
-            "E_PARAM", f"is the text {value[:40]!r}; expected two numbers, or 'valid'"
-        )
-    return pair(0)(value)
+def pair(low: int) -> Field:
+    """Two whole numbers (y, x), or one for both."""
+    return whole(2, "y, x", low)
+
+
+SAME = -1
+"""Padding that keeps the size, until the node's other parameters say how much that is."""
+
+
+def padding(axes: int, names: str) -> Field:
+    """One whole number per axis, or the text ``valid`` for none, or ``same`` (`SAME`)."""
+
+    def parse(value: Value) -> Array:
+        if isinstance(value, str):
+            if value not in ("valid", "same"):
+                raise RequestError(
+                    "E_PARAM", f"is the text {value[:40]!r}; expected numbers, 'valid' or 'same'"
+                )
+            return np.full(axes, SAME if value == "same" else 0, "<i8")
+        return whole(axes, names, 0)(value)
+
+    return parse
 
 
 def sizes(value: Value) -> Array:
@@ -147,3 +162,9 @@ def sizes(value: Value) -> Array:
                 f"is {numbers.tolist()}; expected axes of 1 or more, {MAX_SIZE} elements at most",
             )
     return numbers
+
+
+def sizes_or_none(value: Value) -> Array:
+    """The axis lengths of a shape; zeros stand for a shape that nobody knew."""
+    numbers = _whole(value)
+    return numbers if numbers.ndim == 1 and numbers.size and not numbers.any() else sizes(value)

@@ -9,14 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RequestError
-from .layers import AvgPool, Conv, Dense, Flatten, Operation, Pair, Shape, SumPool
-from .neurons import IF, LIF
+from .layers import (
+    AvgPool,
+    Conv,
+    Conv1d,
+    Delay,
+    Dense,
+    Flatten,
+    Operation,
+    Pair,
+    Scale,
+    SumPool,
+)
+from .neurons import IF, LI, LIF, CubaLI, CubaLIF, Neuron, Threshold
 from .node_fields import (
     Array,
     Field,
@@ -28,12 +39,17 @@ from .node_fields import (
     real,
     real_of_rank,
     sizes,
+    sizes_or_none,
+    whole,
 )
+from .semantics import Semantics
 
 Params = Mapping[str, Array]
 
-GAIN_TOLERANCE = 1e-6
-"""r*dt/tau may miss 1 by this: r and tau of foreign files are often float32."""
+Single = NDArray[np.float32]
+
+DELAY_TOLERANCE = 1e-6
+"""Share of a delay by which it may miss a whole number of steps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,39 +62,66 @@ class Node:
 
 @dataclass(frozen=True)
 class NodeType:
-    """One row: parameters, defaults of those that may be absent, and what the node becomes."""
+    """One row: parameters, defaults of those that may be absent, and what the node becomes.
+
+    ``settle`` holds the parameters against each other and gives them in their final form.
+    """
 
     fields: Mapping[str, Field]
     optional: Mapping[str, Callable[[Params], Array] | None] = field(default_factory=dict)
-    consistent: Callable[[Params], None] = lambda _: None
-    operation: Callable[[str, Params], Operation] | None = None
-    neuron: Callable[[Params, float], LIF | IF] | None = None
+    settle: Callable[[Params], Params] = lambda params: params
+    operation: Callable[[str, Params, Semantics], Operation] | None = None
+    neuron: Callable[[Params, Semantics], Neuron] | None = None
 
 
 # --- what the parameters of one node must have in common ---
 
 
-def _bias_fits(params: Params) -> None:
+def _bias_fits(params: Params) -> Params:
     bias, out = params["bias"], params["weight"].shape[0]
     if bias.shape != (out,):
         raise RequestError(
             "E_SHAPE", f"bias has shape {list(bias.shape)}; expected [{out}], the rows of weight"
         )
+    return params
 
 
-def _one_shape(params: Params) -> None:
-    shape = params["v_threshold"].shape
-    for name, value in params.items():
-        if value.shape != shape:
+def _padded(params: Params) -> Params:
+    """Padding ``same`` in numbers, where it is symmetric; and the bias must fit."""
+    _bias_fits(params)
+    if (params["padding"] >= 0).all():
+        return params
+    stride, rest = params["stride"], params["dilation"] * (np.array(params["weight"].shape[2:]) - 1)
+    if (stride != 1).any() or (rest % 2).any():
+        raise RequestError(
+            "E_UNSUPPORTED",
+            f"padding 'same' with stride {stride.tolist()} and a kernel that spans "
+            f"{(rest + 1).tolist()}; it is read with stride 1 and odd spans, where both sides get "
+            "the same",
+        )
+    return {**params, "padding": (rest // 2).astype("<i8")}
+
+
+def _one_shape(params: Params) -> Params:
+    """Every parameter at one shape; single numbers count for all."""
+    shapes = {name: value.shape for name, value in params.items() if value.shape}
+    for name, shape in shapes.items():
+        first, expected = next(iter(shapes.items()))
+        if shape != expected:
             raise RequestError(
                 "E_SHAPE",
-                f"{name} has shape {list(value.shape)}; expected {list(shape)}, that of "
-                "v_threshold",
+                f"{name} has shape {list(shape)}; expected {list(expected)}, that of {first}",
             )
+    whole = next(iter(shapes.values()), ())
+    return {name: np.array(np.broadcast_to(value, whole)) for name, value in params.items()}
 
 
-def _no_reset(params: Params) -> Array:
+def _zeros(params: Params) -> Array:
     return np.zeros_like(params["v_threshold"])
+
+
+def _ones(params: Params) -> Array:
+    return np.ones_like(params["r"])
 
 
 # --- what a node becomes ---
@@ -94,15 +137,15 @@ def _bias(params: Params) -> NDArray[np.float32] | None:
     return params["bias"].astype(np.float32) if params["bias"].any() else None
 
 
-def _affine(name: str, params: Params) -> Operation:
+def _affine(name: str, params: Params, _: Semantics) -> Operation:
     return Dense(name, params["weight"].astype(np.float32), _bias(params))
 
 
-def _linear(name: str, params: Params) -> Operation:
+def _linear(name: str, params: Params, _: Semantics) -> Operation:
     return Dense(name, params["weight"].astype(np.float32))
 
 
-def _conv(name: str, params: Params) -> Operation:
+def _conv(name: str, params: Params, _: Semantics) -> Operation:
     return Conv(
         name,
         params["weight"].astype(np.float32),
@@ -114,15 +157,43 @@ def _conv(name: str, params: Params) -> Operation:
     )
 
 
-def _pool(kind: type[SumPool] | type[AvgPool]) -> Callable[[str, Params], Operation]:
-    def build(name: str, params: Params) -> Operation:
+def _conv1d(name: str, params: Params, _: Semantics) -> Operation:
+    stride, padding, dilation = (int(params[k][0]) for k in ("stride", "padding", "dilation"))
+    weight, groups = params["weight"].astype(np.float32), int(params["groups"])
+    return Conv1d(name, weight, _bias(params), stride, padding, dilation, groups)
+
+
+def _scale(name: str, params: Params, _: Semantics) -> Operation:
+    return Scale(name, compress(params["scale"]))
+
+
+def _delay(name: str, params: Params, semantics: Semantics) -> Operation:
+    steps = params["delay"].astype(np.float64) / semantics.contract.dt
+    whole = np.rint(steps)
+    if (whole != whole.flat[0]).any():
+        raise RequestError(
+            "E_UNSUPPORTED",
+            f"delay holds {params['delay'].min():.6g} to {params['delay'].max():.6g} s; one delay "
+            "for all is read, not one per neuron",
+        )
+    if (abs(steps - whole) > DELAY_TOLERANCE * np.maximum(whole, 1)).any() or whole.flat[0] < 0:
+        raise RequestError(
+            "E_VALUE",
+            f"delay holds {params['delay'].flat[0]:.6g} s, which is {steps.flat[0]:.6g} steps of "
+            f"{semantics.contract.dt:.6g} s; expected a whole number of steps",
+        )
+    return Delay(name, int(whole.flat[0]))
+
+
+def _pool(kind: type[SumPool] | type[AvgPool]) -> Callable[[str, Params, Semantics], Operation]:
+    def build(name: str, params: Params, _: Semantics) -> Operation:
         pairs = (_ints(params, key) for key in ("kernel_size", "stride", "padding"))
         return kind(name, *pairs)
 
     return build
 
 
-def _flatten(name: str, params: Params) -> Operation:
+def _flatten(name: str, params: Params, _: Semantics) -> Operation:
     return Flatten(name, int(params["start_dim"]), int(params["end_dim"]))
 
 
@@ -135,188 +206,109 @@ def compress(values: Array) -> NDArray[np.float32]:
     return np.array(first if (full == first).all() else full)
 
 
-def _gain_is_one(gain: Array, formula: str) -> None:
-    if (abs(gain - 1) > GAIN_TOLERANCE).any():
-        worst = gain.flat[int(abs(gain - 1).argmax())]
-        raise RequestError(
-            "E_UNSUPPORTED", f"the input gain {formula} is {worst:.6g}; this release reads gain 1"
-        )
+def _ends(params: Params, semantics: Semantics) -> tuple[Single, Single]:
+    """Threshold and v_reset."""
+    rest = params["v_reset"] if semantics.v_reset == "file" else np.zeros(())
+    return compress(params["v_threshold"]), compress(rest)
 
 
-def _lif(params: Params, dt: float) -> LIF:
-    """Euler: decay = 1 - dt/tau, gain r*dt/tau."""
-    tau = params["tau"].astype(np.float64)
-    if params["v_leak"].any():
-        worst = params["v_leak"].flat[int((params["v_leak"] != 0).argmax())]
-        raise RequestError(
-            "E_UNSUPPORTED",
-            f"v_leak holds {worst}, a constant current; this release reads v_leak 0",
-        )
-    with np.errstate(over="ignore"):  # a tiny tau: the decay is then far below 0
-        decay = (1 - dt / tau).astype(np.float32)
-    if decay.min() < 0 or decay.max() >= 1:
-        worst = tau.min() if decay.min() < 0 else tau.max()
-        raise RequestError(
-            "E_VALUE",
-            f"tau holds {worst:.6g} s, with dt {dt:.6g} s the decay 1 - dt/tau leaves [0, 1)",
-        )
-    _gain_is_one(params["r"] * dt / tau, "r*dt/tau")
-    return LIF(compress(decay), compress(params["v_threshold"]), compress(params["v_reset"]))
+def _decay(params: Params, name: str, semantics: Semantics) -> NDArray[np.float64]:
+    try:
+        return semantics.decay(params[name])
+    except RequestError as error:
+        raise RequestError(error.code, f"{name} {error.message}") from None
 
 
-def _if(params: Params, dt: float) -> IF:
-    _gain_is_one(params["r"].astype(np.float64) * dt, "r*dt")
-    return IF(compress(params["v_threshold"]), compress(params["v_reset"]))
+def _lif(params: Params, semantics: Semantics) -> LIF:
+    decay = _decay(params, "tau", semantics)
+    gain, leak = semantics.gain(params["r"], decay), semantics.leak(params["v_leak"], decay)
+    return LIF(compress(decay), *_ends(params, semantics), compress(gain), compress(leak))
+
+
+def _if(params: Params, semantics: Semantics) -> IF:
+    gain = semantics.gain_without_leak(params["r"])
+    return IF(*_ends(params, semantics), compress(gain))
+
+
+def _li(params: Params, semantics: Semantics) -> LI:
+    decay = _decay(params, "tau", semantics)
+    gain, leak = semantics.gain(params["r"], decay), semantics.leak(params["v_leak"], decay)
+    return LI(compress(decay), compress(gain), compress(leak))
+
+
+def _cuba(params: Params, semantics: Semantics) -> dict[str, Single]:
+    synaptic, decay = (_decay(params, name, semantics) for name in ("tau_syn", "tau_mem"))
+    found: dict[str, Array] = {
+        "synaptic_decay": synaptic,
+        "decay": decay,
+        "synaptic_gain": semantics.synaptic_gain(params["w_in"], synaptic),
+        "gain": semantics.synaptic_gain(params["r"], decay),
+        "leak": semantics.leak(params["v_leak"], decay),
+    }
+    return {name: compress(values) for name, values in found.items()}
+
+
+def _cuba_lif(params: Params, semantics: Semantics) -> CubaLIF:
+    threshold, v_reset = _ends(params, semantics)
+    return CubaLIF(threshold=threshold, v_reset=v_reset, **_cuba(params, semantics))
+
+
+def _cuba_li(params: Params, semantics: Semantics) -> CubaLI:
+    return CubaLI(**_cuba(params, semantics))
+
+
+def _threshold(params: Params, _: Semantics) -> Threshold:
+    return Threshold(compress(params["threshold"]))
 
 
 _PORT = NodeType({"shape": sizes})
 _POOL = {"kernel_size": pair(1), "stride": pair(1), "padding": pair(0)}
 _WEIGHT = real_of_rank(2, "[out, in]")
+_LEAKY = {"tau": positive, "r": real, "v_leak": real}
+_CUBA = {"tau_syn": positive, "tau_mem": positive, "r": real, "v_leak": real, "w_in": real}
+_FIRES = {"v_threshold": not_negative, "v_reset": real}
+
+
+def _convolution(axes: int, names: str) -> dict[str, Field]:
+    """The fields of a convolution over so many axes."""
+    several = partial(whole, axes, names)
+    return {
+        "input_shape": several(1),
+        "weight": real_of_rank(2 + axes, f"[out, in/groups, {names}]"),
+        "bias": real,
+        "stride": several(1),
+        "padding": padding(axes, names),
+        "dilation": several(1),
+        "groups": one(1, 2**20),
+    }
+
 
 TYPES: Mapping[str, NodeType] = {
     "Input": _PORT,
     "Output": _PORT,
     "Affine": NodeType({"weight": _WEIGHT, "bias": real}, {}, _bias_fits, operation=_affine),
     "Linear": NodeType({"weight": _WEIGHT}, operation=_linear),
-    "Conv2d": NodeType(
-        {
-            "input_shape": pair(1),
-            "weight": real_of_rank(4, "[out, in/groups, y, x]"),
-            "bias": real,
-            "stride": pair(1),
-            "padding": padding,
-            "dilation": pair(1),
-            "groups": one(1, 2**20),
-        },
-        {"input_shape": None},
-        _bias_fits,
-        operation=_conv,
-    ),
+    "Scale": NodeType({"scale": real}, operation=_scale),
+    "Conv1d": NodeType(_convolution(1, "x"), {"input_shape": None}, _padded, operation=_conv1d),
+    "Conv2d": NodeType(_convolution(2, "y, x"), {"input_shape": None}, _padded, operation=_conv),
     "SumPool2d": NodeType(_POOL, operation=_pool(SumPool)),
     "AvgPool2d": NodeType(_POOL, operation=_pool(AvgPool)),
     "Flatten": NodeType(
-        {"input_type": sizes, "start_dim": one(-8, 8), "end_dim": one(-8, 8)},
+        {"input_type": sizes_or_none, "start_dim": one(-8, 8), "end_dim": one(-8, 8)},
         {"input_type": None},
         operation=_flatten,
     ),
-    "LIF": NodeType(
-        {
-            "tau": positive,
-            "r": real,
-            "v_leak": real,
-            "v_threshold": not_negative,
-            "v_reset": real,
-        },
-        {"v_reset": _no_reset},
-        _one_shape,
-        neuron=_lif,
-    ),
-    "IF": NodeType(
-        {"r": real, "v_threshold": not_negative, "v_reset": real},
-        {"v_reset": _no_reset},
-        _one_shape,
-        neuron=_if,
+    "Delay": NodeType({"delay": real}, operation=_delay),
+    "Threshold": NodeType({"threshold": not_negative}, neuron=_threshold),
+    "IF": NodeType({"r": real, **_FIRES}, {"v_reset": _zeros}, _one_shape, neuron=_if),
+    "LI": NodeType(_LEAKY, {}, _one_shape, neuron=_li),
+    "LIF": NodeType({**_LEAKY, **_FIRES}, {"v_reset": _zeros}, _one_shape, neuron=_lif),
+    "CubaLI": NodeType(_CUBA, {"w_in": _ones}, _one_shape, neuron=_cuba_li),
+    "CubaLIF": NodeType(
+        {**_CUBA, **_FIRES}, {"w_in": _ones, "v_reset": _zeros}, _one_shape, neuron=_cuba_lif
     ),
 }
 
 REFUSED: Mapping[str, str] = {
-    "Conv1d": "convolutions over one axis are not read yet",
-    "Scale": "scaling nodes are not read yet",
-    "Threshold": "neurons without a membrane are not read yet",
-    "Delay": "delays are not read yet",
-    "I": "integrators without a threshold are not read yet",
-    "LI": "integrators without a threshold are not read yet",
-    "CubaLI": "neurons with a synaptic current are not read yet",
-    "CubaLIF": "neurons with a synaptic current are not read yet",
-    "NIRGraph": "graphs inside a graph are not read yet",
+    "I": "an integrator without leak and threshold is not run; an LI with a long time constant is"
 }
-
-
-# --- and back ---
-
-
-def _little(value: Any, dtype: str) -> Array:
-    return np.asarray(value, dtype, order="C")
-
-
-def port_node(kind: str, shape: Shape) -> Node:
-    """The ``Input`` or ``Output`` node of a shape."""
-    return Node(kind, {"shape": _little(shape, "<i8")})
-
-
-def operation_node(operation: Operation, shape: Shape) -> Node:
-    """An operation that receives ``shape`` as a NIR node; a bias of zeros counts as none."""
-    match operation:
-        case Dense(weight=weight, bias=bias):
-            params = {"weight": _little(weight, "<f4")}
-            if bias is None or not bias.any():
-                return Node("Linear", params)
-            return Node("Affine", {**params, "bias": _little(bias, "<f4")})
-        case Conv(weight=weight, bias=bias):
-            plain = bias is None or not bias.any()
-            return Node(
-                "Conv2d",
-                {
-                    "input_shape": _little(shape[1:], "<i8"),
-                    "weight": _little(weight, "<f4"),
-                    "bias": _little(np.zeros(weight.shape[0]) if plain else bias, "<f4"),
-                    "stride": _little(operation.stride, "<i8"),
-                    "padding": _little(operation.padding, "<i8"),
-                    "dilation": _little(operation.dilation, "<i8"),
-                    "groups": _little(operation.groups, "<i8"),
-                },
-            )
-        case SumPool() | AvgPool():
-            return Node(
-                f"{type(operation).__name__}2d",
-                {
-                    "kernel_size": _little(operation.kernel, "<i8"),
-                    "stride": _little(operation.stride, "<i8"),
-                    "padding": _little(operation.padding, "<i8"),
-                },
-            )
-        case Flatten():
-            return Node(
-                "Flatten",
-                {
-                    "input_type": _little(shape, "<i8"),
-                    "start_dim": _little(operation.start, "<i8"),
-                    "end_dim": _little(operation.end, "<i8"),
-                },
-            )
-
-
-def neuron_node(name: str, neuron: LIF | IF, shape: Shape, dt: float) -> Node:
-    """A neuron as a NIR node, every parameter at the full shape, in seconds.
-
-    tau = dt/(1 - decay) and r = tau/dt (IF: 1/dt) in float64, so that the gain is 1 and the
-    float32 decay comes back from tau. RequestError (E_VALUE) for a decay so close to 0 or 1 that
-    it does not.
-    """
-
-    def full(value: Any, dtype: str) -> Array:
-        return _little(np.broadcast_to(value, shape), dtype)
-
-    ends = {
-        "v_threshold": full(neuron.threshold, "<f4"),
-        "v_reset": full(neuron.v_reset, "<f4"),
-    }
-    if isinstance(neuron, IF):
-        return Node("IF", {"r": full(1 / dt, "<f8"), **ends})
-    tau = dt / (1 - neuron.decay.astype(np.float64))
-    lost = (1 - dt / tau).astype(np.float32) != neuron.decay
-    if lost.any():
-        raise RequestError(
-            "E_VALUE",
-            f"layer '{name}' has the decay {neuron.decay[lost].flat[0]:.9g}, which a time constant "
-            "cannot hold; expected 0, or 1e-8 or more",
-        )
-    return Node(
-        "LIF",
-        {
-            "tau": full(tau, "<f8"),
-            "r": full(tau / dt, "<f8"),
-            "v_leak": full(0.0, "<f8"),
-            **ends,
-        },
-    )

@@ -37,7 +37,7 @@ def parse(form: type[Form], data: Any, where: str) -> Form:
     for key in data:
         if key not in names:
             raise RequestError(
-                "E_CONTRACT", f"{where} has an unknown field '{key[:100]}'{nearest(key, names)}"
+                "E_CONTRACT", f"{where} has an unknown field {key[:100]!r}{nearest(key, names)}"
             )
     for key in names:
         if key not in data:
@@ -72,10 +72,14 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if origin is Mapping:
         if not isinstance(value, dict):
             raise _wrong(where, value, "an object")
-        return {key: _value(inner[1], item, f"{where} of '{key}'") for key, item in value.items()}
+        return {
+            key: _value(inner[1], item, f"{where} of {key[:100]!r}") for key, item in value.items()
+        }
     if origin is tuple:
         if not isinstance(value, list):
             raise _wrong(where, value, "a list")
+        if inner[-1] is not Ellipsis and len(value) != len(inner):
+            raise _wrong(where, value, f"a list of {len(inner)}")
         return tuple(_value(inner[0], item, where) for item in value)
     if kind in _PLAIN:
         # bool is an int to isinstance, not here.

@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import RequestError
-from .layers import AvgPool, Conv, Dense, Flatten, Operation, Shape, SumPool
+from .layers import (
+    AvgPool,
+    Conv,
+    Conv1d,
+    Delay,
+    Dense,
+    Flatten,
+    Operation,
+    Scale,
+    Shape,
+    SumPool,
+)
 
 
 def _wrong(operation: Operation, shape: Shape, expected: str) -> RequestError:
@@ -48,6 +59,21 @@ def shape_after(operation: Operation, shape: Shape) -> Shape:
             if min(size) < 1:
                 raise _wrong(operation, shape, "an image that the kernel fits into")
             return (int(weight.shape[0]), *size)
+        case Conv1d(weight=weight):
+            if len(shape) != 2:
+                raise _wrong(operation, shape, f"[{weight.shape[1] * operation.groups}, L]")
+            channels, _, length = shape_after(operation.as_conv(), (shape[0], 1, shape[1]))
+            return (channels, length)
+        case Scale(scale=scale):
+            try:
+                fits = np.broadcast_shapes(scale.shape, shape) == shape
+            except ValueError:
+                fits = False
+            if not fits:
+                raise _wrong(operation, shape, f"one that scale {list(scale.shape)} broadcasts to")
+            return shape
+        case Delay():
+            return shape
         case SumPool() | AvgPool():
             if len(shape) != 3:
                 raise _wrong(operation, shape, "[C, H, W]")
@@ -61,8 +87,9 @@ def shape_after(operation: Operation, shape: Shape) -> Shape:
                 raise _wrong(operation, shape, "an image that the window fits into")
             return (shape[0], *size)
         case Flatten():
-            end = operation.end if operation.end >= 0 else len(shape) + operation.end
-            if not 0 <= operation.start <= end < len(shape):
+            ends = (operation.start, operation.end)
+            start, end = (axis if axis >= 0 else len(shape) + axis for axis in ends)
+            if not 0 <= start <= end < len(shape):
                 raise _wrong(operation, shape, f"axes {operation.start} to {operation.end}")
-            joined = int(np.prod(shape[operation.start : end + 1]))
-            return (*shape[: operation.start], joined, *shape[end + 1 :])
+            joined = int(np.prod(shape[start : end + 1]))
+            return (*shape[:start], joined, *shape[end + 1 :])

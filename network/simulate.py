@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from ..errors import RequestError
 from . import dynamics
-from .contract import Contract, Integer
-from .dynamics import WEIGHT_SHIFT
-from .layers import Layer, Network
-from .linear import through
+from .contract import Integer
+from .dynamics import WEIGHT_SHIFT, Cell, State
+from .layers import Delay, Layer, Network, Synapse
+from .linear import apply
 from .loihi import MANTISSA_MAX, MANTISSA_MIN, decay_units, host_factor
-from .neurons import IF, LIF, Sum, decay_of
+from .neurons import IF, LIF, Neuron, Spiking, Sum, decay_of
 from .trace import Record, Trace, pack
 
 Values = NDArray[Any]
@@ -52,21 +52,12 @@ def frames_of(network: Network, x: Values, steps: int) -> tuple[Values, bool]:
     return x, False
 
 
-def _step_float(
-    contract: Contract, neuron: LIF | IF, current: Values, v: Values | None
+def _step_integer(
+    neuron: Neuron, current: Values, v: Values | None
 ) -> tuple[Values, Values, Values]:
     """(membrane before the decision, spikes, membrane after)."""
-    kind = current.dtype
-    threshold, v_reset = neuron.threshold.astype(kind), neuron.v_reset.astype(kind)
-    before = np.zeros_like(current) if v is None else v
-    u = dynamics.integrate(before, current, decay_of(neuron).astype(kind))
-    spike = dynamics.decide(u, threshold, contract.compare)
-    return u, spike, dynamics.reset(u, spike, threshold, v_reset, contract.reset)
-
-
-def _step_integer(
-    neuron: LIF | IF, current: Values, v: Values | None
-) -> tuple[Values, Values, Values]:
+    if not isinstance(neuron, LIF | IF):  # `check` lets no other into integers
+        raise TypeError(f"{type(neuron).__name__} has no integer step")
     before = np.zeros_like(current) if v is None else v
     u = dynamics.loihi_integrate(before, current, 0, decay_units(decay_of(neuron)))
     spike = dynamics.loihi_decide(u, neuron.threshold.astype(np.int64))
@@ -89,6 +80,29 @@ def integer_current(arithmetic: Integer, layer: Layer, total: Values) -> NDArray
     return np.asarray(dynamics.loihi_bias(whole, exponent), np.int64)
 
 
+class _Past:
+    """Values of earlier steps, for the delays of a run."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, list[Values]] = {}
+
+    def passed(self, operation: Delay, x: Values) -> Values:
+        """What entered a delay ``steps`` steps ago; zeros when nothing had."""
+        line = self._lines.setdefault(operation.name, [])
+        line.append(x)
+        return line.pop(0) if len(line) > operation.steps else np.zeros_like(x)
+
+    def through(self, synapse: Synapse, x: Values) -> Values:
+        """One step of a synapse."""
+        for operation in synapse.operations:
+            match operation:
+                case Delay():
+                    x = self.passed(operation, x)
+                case _:
+                    x = apply(operation, x)
+        return x
+
+
 def simulate(
     network: Network,
     x: Values,
@@ -103,39 +117,54 @@ def simulate(
     """
     record = record or Record()
     frames, _ = frames_of(network, x, steps)
-    arithmetic = network.contract.arithmetic
+    contract = network.contract
+    arithmetic = contract.arithmetic
     integer = isinstance(arithmetic, Integer)
     host = arithmetic.host_scale if isinstance(arithmetic, Integer) else {}
     batch = frames.shape[1]
+    cells = {
+        layer.name: Cell.of(layer.neuron, contract, lambda values: values.astype(dtype))
+        for layer in network.layers
+        if not isinstance(layer.neuron, Sum)
+    }
+    states = {name: State() for name in cells}
     membranes: dict[str, Values] = {}
+    past = _Past()
     history: dict[str, list[Values]] = {layer.name: [] for layer in network.layers}
     currents: dict[str, list[Values]] = {layer.name: [] for layer in network.layers}
     active: dict[str, list[int]] = {}
     outputs: list[Values] = []
+    before: dict[str, Values] = {
+        layer.name: np.zeros((batch, *layer.shape), dtype) for layer in network.layers
+    }
     for t in range(steps):
-        values: dict[str, Values] = {network.input: frames[t]}
+        values = {**before, network.input: frames[t]}  # a layer's value is of this step once it ran
         for layer in network.layers:
             work = np.float64 if integer and layer.name not in host else dtype
             current: Values = np.zeros((batch, *layer.shape), work)
             for synapse in layer.synapses:
-                current = current + through(synapse, values[synapse.source].astype(work))
+                current = current + past.through(synapse, values[synapse.source].astype(work))
             if isinstance(arithmetic, Integer):
                 current = integer_current(arithmetic, layer, current)
             neuron = layer.neuron
             if isinstance(neuron, Sum):
-                value = current
-            else:
+                u = value = current
+            elif isinstance(arithmetic, Integer):
                 v = membranes.get(layer.name)
-                u, value, membranes[layer.name] = (
-                    _step_integer(neuron, current, v)
-                    if integer
-                    else _step_float(network.contract, neuron, current, v)
-                )
+                u, value, membranes[layer.name] = _step_integer(neuron, current, v)
+            else:
+                cell = cells[layer.name]
+                state = cell.membrane(states[layer.name], current)
+                u = value = np.asarray(state.v)
+                if isinstance(neuron, Spiking):
+                    value = cell.decide(u)
+                states[layer.name] = cell.settle(state, value)
+            if isinstance(neuron, Spiking):
                 count = int(np.count_nonzero((current != 0) | value))
                 active.setdefault(layer.name, []).append(count)
-                if watch is not None:
-                    watch(layer.name, t, u)
-            values[layer.name] = value
+            if watch is not None and not isinstance(neuron, Sum):
+                watch(layer.name, t, u)
+            values[layer.name] = before[layer.name] = value
             history[layer.name].append(value)
             if record.currents:
                 flat = current[: record.currents].reshape(-1, layer.size)

@@ -1,7 +1,8 @@
 """Sum layers in NIR: there is no node for them, so they are taken out of a graph and put back.
 
 Several edges into one NIR node mean the sum of their signals. A Sum layer with predecessors P and
-successors Q is therefore the edges P x Q; which edges once were a Sum is kept as a record.
+successors Q is therefore the edges P x Q; which edges once were a Sum is kept as a record. The
+ports of a graph inside a graph are taken out in the same way.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from ..errors import RequestError
 from .layers import Shape
 from .node_fields import MAX_SIZE
 from .plain import Between
+
+MAX_EDGES = 100_000
+"""Most edges of a graph, once it is flat."""
 
 Preds = dict[str, list[str]]
 """Node to the nodes that feed it, in the order in which they are added."""
@@ -48,24 +52,33 @@ def successors(preds: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
 
 
 def eliminate(preds: Preds, sums: Mapping[str, Shape]) -> tuple[Preds, tuple[SumRecord, ...]]:
-    """Replace every Sum (given in topological order) by edges from its sources to its targets.
+    """Replace every Sum by edges from its sources to its targets.
 
     The new edges stand where the Sum's edge stood, so that the order of addition is kept. Raises
-    RequestError (E_EDGES) when an edge would be there twice: NIR holds an edge once.
+    RequestError: E_EDGES when an edge would be there twice, for NIR holds an edge once, E_CYCLE for
+    a Sum that feeds itself, E_LIMIT for more than `MAX_EDGES` edges.
     """
     left = {name: list(sources) for name, sources in preds.items()}
     targets = successors(left)
+    count = sum(map(len, left.values()))
     records = []
     for name, shape in sums.items():
         sources = left.pop(name)
+        if name in sources:
+            raise RequestError("E_CYCLE", f"'{name}' feeds itself and has no state")
         records.append(SumRecord(name, tuple(sources), tuple(targets[name]), shape))
+        count += len(sources) * len(targets[name]) - len(sources) - len(targets[name])
+        if count > MAX_EDGES:
+            raise RequestError(
+                "E_LIMIT", f"without '{name}' there would be {count} edges; {MAX_EDGES} at most"
+            )
         for target in targets[name]:
             twice = set(sources) & set(left[target])
             if twice:
                 raise RequestError(
                     "E_EDGES",
-                    f"the Sum layer '{name}' cannot be written to NIR: '{target}' would be fed "
-                    f"twice by '{min(twice)}', and NIR holds an edge once",
+                    f"'{name}' is no node of a flat NIR graph, and without it '{target}' would be "
+                    f"fed twice by '{min(twice)}'; NIR holds an edge once",
                 )
             at = left[target].index(name)
             left[target][at : at + 1] = sources
@@ -84,22 +97,24 @@ def restore(preds: Preds, records: Iterable[SumRecord]) -> Preds:
     for record in reversed(tuple(records)):
         if record.name in found:
             raise RequestError(
-                "E_CONTRACT", f"the contract's sum '{record.name}' bears the name of a node"
+                "E_CONTRACT", f"the contract's sum {record.name!r} bears the name of a node"
             )
-        if len(set(record.sources)) < len(record.sources):
+        sources = set(record.sources)
+        if len(sources) < len(record.sources):
             raise RequestError(
-                "E_CONTRACT", f"the contract's sum '{record.name}' is fed twice by one source"
+                "E_CONTRACT", f"the contract's sum {record.name!r} is fed twice by one source"
             )
         for target in record.targets:
-            missing = set(record.sources) - set(found.get(target, ()))
-            if missing or not record.sources:
+            missing = sources - set(found.get(target, ()))
+            if missing or not sources:
                 raise RequestError(
                     "E_CONTRACT",
-                    f"the contract's sum '{record.name}' needs the edge "
-                    f"'{min(missing, default='?')}' -> '{target}', which the graph does not hold",
+                    f"the contract's sum {record.name!r} needs the edge "
+                    f"{min(missing, default='?')!r} -> {target!r}, which the graph does not hold",
                 )
-            at = min(found[target].index(source) for source in record.sources)
-            found[target][at] = record.name
-            found[target] = [s for s in found[target] if s not in record.sources]
+            fed = found[target]
+            at = next(n for n, source in enumerate(fed) if source in sources)
+            fed[at] = record.name
+            found[target] = [source for source in fed if source not in sources]
         found[record.name] = list(record.sources)
     return found

@@ -3,44 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import get_args
 
 from ..errors import RequestError
 from .contract import Integer
-from .layers import Network
+from .layers import Network, Operation
+from .neurons import Neuron
 
 Table = Mapping[type, str | None]
-"""Operation or neuron type to None (handled) or to the reason why it is refused."""
+"""Operation or neuron type to None (handled) or to the reason why it is refused; `Recurrent` stands
+for synapses that carry the values of the last step."""
+
+
+_UNKNOWN = "it does not know this type"
+
+
+class Recurrent:
+    """The row of recurrent synapses in a `Table`."""
+
+
+PARTS: tuple[type, ...] = (*get_args(Operation), *get_args(Neuron), Recurrent)
+"""All that a network can be made of: the rows of every table."""
 
 
 def refuse_unsupported(network: Network, cannot: str, table: Table) -> None:
-    """Raise RequestError (E_UNSUPPORTED) for the first part that the table does not handle, and
-    for a delayed or recurrent synapse: nothing runs or holds one yet.
+    """Raise RequestError (E_UNSUPPORTED) for the first part that the table does not handle.
 
     ``cannot`` begins the message (``runtime 'torch' cannot run``).
     """
 
     def look(part: object, layer: str, name: str) -> None:
         kind = type(part)
-        reason = table.get(kind, "it does not know this type")
+        reason = table.get(kind, _UNKNOWN)
         if reason is not None:
             raise RequestError(
                 "E_UNSUPPORTED", f"{cannot} '{name}' ({kind.__name__}, layer '{layer}'): {reason}"
             )
 
-    earlier = {network.input}
     for layer in network.layers:
         look(layer.neuron, layer.name, layer.name)
         for synapse in layer.synapses:
             for operation in synapse.operations:
                 look(operation, layer.name, operation.name)
-            if synapse.delay or synapse.source not in earlier:
+            if (
+                network.late(layer, synapse)
+                and (reason := table.get(Recurrent, _UNKNOWN)) is not None
+            ):
                 raise RequestError(
                     "E_UNSUPPORTED",
-                    f"{cannot} the synapse from '{synapse.source}' into layer '{layer.name}' "
-                    f"(delay of {synapse.delay}): it is delayed or recurrent, and a step passes "
-                    "values only forward",
+                    f"{cannot} the recurrent synapse from '{synapse.source}' into layer "
+                    f"'{layer.name}': {reason}",
                 )
-        earlier.add(layer.name)
 
 
 def refuse_integers(network: Network, cannot: str, instead: str) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import RequestError
 from ..files import write_file
 from .layers import Network, Shape
-from .neurons import Sum
+from .neurons import Spiking
 
 Packed = NDArray[np.uint8]
 
@@ -123,8 +123,8 @@ _UNREADABLE = (
 class Witness:
     """Test inputs with what the trained module did on them in evaluation.
 
-    inputs: (B, *input_shape) as stored (levels) ; labels: int64 (B,) ; indices: int64 (B,) in the
-    test set ; outputs: float32 (T, B, K) ; spikes: bits (T, B, ceil(N/8)) per spiking layer.
+    inputs: (B, *stored_shape) of the network, levels ; labels: int64 (B,) ; indices: int64 (B,) in
+    the test set ; outputs: float32 (T, B, K) ; spikes: bits (T, B, ceil(N/8)) per spiking layer.
     """
 
     inputs: NDArray[Any]
@@ -168,13 +168,13 @@ class Witness:
         """Hold every array against a network; raises RequestError (E_WITNESS)."""
         steps, samples = network.contract.steps, self.labels.size
         expected: dict[str, tuple[str, Shape]] = {
-            "inputs": ("iuf", (samples, *network.input_shape)),
+            "inputs": ("iuf", (samples, *network.stored_shape)),
             "labels": ("iu", (samples,)),
             "indices": ("iu", (samples,)),
             "outputs": ("f", (steps, samples, network.layer(network.output).size)),
         }
         for layer in network.layers:
-            if not isinstance(layer.neuron, Sum):
+            if isinstance(layer.neuron, Spiking):
                 packed = (steps, samples, -(-layer.size // 8))
                 expected[f"spikes.{layer.name}"] = ("u", packed)
         arrays = self._arrays()

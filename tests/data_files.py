@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -46,3 +47,15 @@ def rows(count: int, seed: int = 1) -> NDArray[np.uint8]:
     made_rows = rng.integers(0, 256, (count, 3073)).astype(np.uint8)
     made_rows[:, 0] %= 10
     return made_rows
+
+
+def event(x: int, y: int, on: bool, time: int) -> bytes:
+    """One row of an N-MNIST recording; ``time`` in microseconds."""
+    return bytes((x, y)) + (on << 23 | time).to_bytes(3, "big")
+
+
+def put_recordings(folder: Path, members: Mapping[str, bytes]) -> None:
+    for name, data in members.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)

@@ -50,7 +50,7 @@ def _layer(layer: Layer) -> Layer:
 @st.composite
 def integer_networks(draw: Any, branches: bool = True) -> Network:
     """A random network of level ``integer``, weights of 8 bits, some currents from the host."""
-    network = draw(random_networks.networks(v_reset=False, branches=branches, max_layers=3))
+    network = draw(random_networks.networks(False, branches, 3, random_networks.FLOAT_ONLY))
     layers = tuple(_layer(layer) for layer in network.layers)
     exponents = {layer.name: EXPONENT for layer in layers}
     host = {layers[0].name: 20} if draw(st.booleans()) else {}

@@ -42,7 +42,7 @@ def main() -> None:
         options = [part for setting in SETTINGS for part in ("--set", setting)]
         snnpipe("train", recipe, "--out", run, *options)
         snnpipe("export", run)
-        images, labels = plugins.load("data", "digits").load(None, "test")
+        images, labels = plugins.load("data", "digits").load(None, "test", 4)
         np.save(run / "inputs.npy", images[:IMAGES])
         np.save(run / "labels.npy", labels[:IMAGES])
         named = ("--inputs", run / "inputs.npy", "--labels", run / "labels.npy")

@@ -64,7 +64,7 @@ def test_unknown_name(name: str, hint: str) -> None:
     assert caught.value.code == "E_PLUGIN"
     message = caught.value.message
     assert message.startswith(
-        f"there is no '{name}' among the data: cifar10, digits, fashion_mnist, mnist"
+        f"there is no '{name}' among the data: cifar10, digits, fashion_mnist, mnist, nmnist"
     )
     assert message.endswith(hint)
 

@@ -31,6 +31,19 @@ def population(recipe: Recipe, index: int, kind: str, linear: nn.Module, norm: n
     ]
 
 
+def convolutions(recipe: Recipe, shape: tuple[int, ...]) -> tuple[Named, int]:
+    """The populations of ``channels`` and ``strides`` on images (C, H, W) = ``shape``, and how many
+    values they leave; strides shrink the image, nothing is pooled."""
+    channels, height, width = shape
+    layers: Named = []
+    plan = zip(recipe.model.channels, recipe.model.strides, strict=True)
+    for index, (count, stride) in enumerate(plan, 1):
+        conv = nn.Conv2d(channels, count, 3, stride, padding=1, bias=False)
+        layers += population(recipe, index, "conv", conv, nn.BatchNorm2d(count))
+        channels, height, width = count, -(-height // stride), -(-width // stride)
+    return layers, channels * height * width
+
+
 def dense(recipe: Recipe, features: int, first: int, classes: int) -> Named:
     """``flatten``, the hidden populations from number ``first`` on, and the read-out ``fc``."""
     layers: Named = [("flatten", nn.Flatten())]

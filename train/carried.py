@@ -59,6 +59,11 @@ class Treatment(Protocol[V]):
         """Currents to spikes; ``module.spiking`` holds the neuron's parameters."""
         ...
 
+    def recur(self, value: V, module: Population, weights: LinearMap) -> V:
+        """Currents to spikes, where the population's own spikes of the last step, none at the
+        first, are mapped by ``weights`` and added to its current."""
+        ...
+
     def fixed(self, value: V, operation: FixedMap) -> V:
         """A linear map without parameters: pooling, flatten, reshape."""
         ...
@@ -129,6 +134,10 @@ class Carried(Generic[V]):
     def fire(self, module: Population) -> Carried[V]:
         """Currents to spikes through a neuron module."""
         return self._with(self.treatment.fire(self.value, module))
+
+    def recur(self, module: Population, weights: LinearMap) -> Carried[V]:
+        """Currents to spikes through neurons that feed themselves."""
+        return self._with(self.treatment.recur(self.value, module, weights))
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Carried[V]:
         """As torch.flatten; the batch axis stays."""

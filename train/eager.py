@@ -13,6 +13,7 @@ from torch import Tensor
 from ..network import dynamics
 
 if TYPE_CHECKING:
+    from .operations import LinearMap
     from .spiking import Spiking
 
 _RESET = {"zero": "value", "subtract": "subtract"}
@@ -39,16 +40,34 @@ def _constants(current: Tensor, neuron: Spiking) -> tuple[Tensor, Tensor]:
     return current.new_tensor(neuron.decay), current.new_tensor(neuron.threshold)
 
 
+def _step(
+    v: Tensor, c: Tensor, decay: Tensor, threshold: Tensor, neuron: Spiking
+) -> tuple[Tensor, Tensor]:
+    """Membrane and spikes after a step with current ``c``."""
+    u = dynamics.integrate(v, c, decay)
+    s: Tensor = _Decide.apply(u, threshold, neuron)  # type: ignore[no-untyped-call]
+    taken = s.detach() if neuron.detach_reset else s
+    return dynamics.reset(u, taken, threshold, 0.0, _RESET[neuron.reset]), s
+
+
 def unrolled(current: Tensor, neuron: Spiking) -> Tensor:
     """Spikes (T, B, ...) of currents (T, B, ...), with a graph through every step."""
     decay, threshold = _constants(current, neuron)
     v = torch.zeros_like(current[0])
     spikes = []
     for c in current:
-        u = dynamics.integrate(v, c, decay)
-        s: Tensor = _Decide.apply(u, threshold, neuron)  # type: ignore[no-untyped-call]
-        taken = s.detach() if neuron.detach_reset else s
-        v = dynamics.reset(u, taken, threshold, 0.0, _RESET[neuron.reset])
+        v, s = _step(v, c, decay, threshold, neuron)
+        spikes.append(s)
+    return torch.stack(spikes)
+
+
+def recurrent(current: Tensor, neuron: Spiking, weights: LinearMap) -> Tensor:
+    """As `unrolled`, with the spikes of the last step mapped by ``weights`` added to a current."""
+    decay, threshold = _constants(current, neuron)
+    v = s = torch.zeros_like(current[0])
+    spikes = []
+    for c in current:
+        v, s = _step(v, c + weights(s), decay, threshold, neuron)
         spikes.append(s)
     return torch.stack(spikes)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RequestError
-from .frames import in_time, through
+from .frames import in_time, scaled, through
 from .rules.bptt import Unrolled, Watch
 
 
@@ -40,10 +40,11 @@ class Score:
 def score(
     model: nn.Module, images: Tensor, labels: Tensor, scale: float, steps: int, batch: int = 500
 ) -> Score:
-    """Classify stored images (N, C, H, W) by the largest sum of outputs over ``steps``."""
+    """Classify stored images (N, C, H, W) or recordings (N, T, C, H, W) by the largest sum of
+    outputs over ``steps``."""
     correct = 0
     for start in range(0, len(images), batch):
-        frames = images[start : start + batch].float() * scale
+        frames = scaled(images[start : start + batch], scale)
         # Sums in float64, as network.trace.predictions: a tie of rounded sums decides nothing.
         total = outputs(model, frames, steps).double().sum(0)
         correct += int((total.argmax(1) == labels[start : start + batch]).sum())

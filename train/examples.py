@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .dataset import Examples
+from .frames import scaled
 
 
 def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
@@ -25,8 +26,8 @@ def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Exa
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """Labelled images on a device, handed out in batches of one size; what is left over waits
-    for the next epoch's order."""
+    """Labelled images or recordings on a device, handed out in batches of one size; what is left
+    over waits for the next epoch's order."""
 
     images: Tensor
     labels: Tensor
@@ -41,11 +42,12 @@ class Batches:
         return max(1, len(self.images) // self.batch)
 
     def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Frames (B, C, H, W) float32 and labels (B,), in a new order each time."""
+        """Frames (B, C, H, W) or (T, B, C, H, W), float32, and labels (B,), in a new order each
+        time."""
         order = torch.randperm(len(self.images), generator=self.generator)
         for index in range(self.per_epoch):
             rows = order[index * self.batch : (index + 1) * self.batch].to(self.images.device)
-            frames = self.images[rows].float() * self.scale
+            frames = scaled(self.images[rows], self.scale)
             if self.flip:
                 mirrored = torch.rand(len(rows), generator=self.generator) < 0.5
                 chosen = mirrored.to(frames.device)[:, None, None, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any
 from ..errors import CouldNotRunError
 
 VARIABLE = "SNNPIPE_DATA"
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,20 @@ def find(name: str, folder: Path | None, wanted: str, holds: Callable[[Path], bo
         f"data set '{name}' ({wanted}) was not found in {named} or {named / name}; give --data DIR "
         f"or set {VARIABLE} to the folder that holds it",
     )
+
+
+def warn_of_part(name: str, samples: int, whole: int, split: str, place: Path) -> None:
+    """Say when a folder holds less than the whole split."""
+    if samples != whole:
+        _LOG.warning(
+            "%s: %d of %d %s samples are in %s; an accuracy got with them is not comparable with "
+            "published ones",
+            name,
+            samples,
+            whole,
+            split,
+            place,
+        )
 
 
 def fetch(name: str, remotes: Sequence[Remote], downloader: Any = None) -> Path:

@@ -29,6 +29,12 @@ def in_time(frames: Tensor, steps: int) -> Tensor:
     return frames
 
 
+def scaled(stored: Tensor, scale: float) -> Tensor:
+    """Stored levels (B, C, H, W) or (B, T, C, H, W) as a learning rule takes them: T in front."""
+    frames = stored.float() * scale
+    return frames.transpose(0, 1) if frames.dim() == 5 else frames
+
+
 def folded(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """A stateless function over (T, B, ...), time folded into the batch."""
     return unfolded(function(x.flatten(0, 1)), x.shape[0])

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CouldNotRunError, RequestError
+from ..network.contract import InputCoding
 from .dataset import Examples, Split
 from .fetch import Remote, fetch, find
 
@@ -99,8 +100,9 @@ class IdxImages:
     shape: tuple[int, int, int] = (1, 28, 28)
     levels: int = 255
     scale: float = 1 / 256
+    coding: InputCoding = "direct"
 
-    def load(self, folder: Path | None, split: Split) -> Examples:
+    def load(self, folder: Path | None, split: Split, steps: int) -> Examples:  # noqa: ARG002 (the protocol's)
         """Images uint8 (N, 1, 28, 28) and labels int64 (N,); see `dataset.DataSet.load`."""
         names = _FILES[split]
         place = find(

@@ -1,4 +1,4 @@
-"""The neurons that stand in a user's nn.Module, and sum pooling."""
+"""The neurons that stand in a user's nn.Module, alone or recurrent, and sum pooling."""
 
 from __future__ import annotations
 
@@ -8,9 +8,20 @@ from torch import Tensor, nn
 from ..errors import RequestError
 from ..network.contract import Compare
 from .carried import Carried, V
+from .operations import Affine
 from .protocol import Surrogate
 from .spiking import Spiking, SpikingReset
 from .surrogates.sigmoid import Sigmoid
+
+
+def _carried(module: nn.Module, x: Carried[V]) -> Carried[V]:
+    if not isinstance(x, Carried):
+        raise RequestError(
+            "E_MODEL",
+            f"{type(module).__name__} received a {type(x).__name__}; a spiking module is called "
+            "through a learning rule, e.g. Rate()(model, frames, steps=4)",
+        )
+    return x
 
 
 class _Neurons(nn.Module):
@@ -20,13 +31,7 @@ class _Neurons(nn.Module):
 
     def forward(self, x: Carried[V]) -> Carried[V]:
         """Input currents to spikes, both (B, ...) carried through time."""
-        if not isinstance(x, Carried):
-            raise RequestError(
-                "E_MODEL",
-                f"{type(self).__name__} received a {type(x).__name__}; a spiking module is called "
-                "through a learning rule, e.g. Rate()(model, frames, steps=4)",
-            )
-        return x.fire(self)
+        return _carried(self, x).fire(self)
 
     def extra_repr(self) -> str:
         """The parameters."""
@@ -71,6 +76,34 @@ class IF(_Neurons):
     ) -> None:
         super().__init__()
         self.spiking = Spiking(1.0, threshold, reset, compare, detach_reset, surrogate or Sigmoid())
+
+
+class Recurrent(nn.Module):
+    """Neurons fed by their own spikes of the last step too: c_t = x_t + W s_{t-1} + b, s_{-1} = 0.
+
+    ``weights`` is a linear map of N values to N; its bias counts from the first step on. The layer
+    is ``neurons``' in every listing. Raises RequestError (E_MODEL).
+    """
+
+    def __init__(self, neurons: LIF | IF, weights: nn.Linear) -> None:
+        super().__init__()
+        if weights.in_features != weights.out_features:
+            raise RequestError(
+                "E_MODEL",
+                f"the recurrent weights map {weights.in_features} values to "
+                f"{weights.out_features}; expected as many out as in",
+            )
+        self.neurons, self.weights = neurons, weights
+
+    def forward(self, x: Carried[V]) -> Carried[V]:
+        """Input currents to spikes, both (B, N) carried through time."""
+        if _carried(self, x).shape[1:] != (self.weights.in_features,):
+            raise RequestError(
+                "E_MODEL",
+                f"a recurrent layer received currents of shape {list(x.shape)}; expected (B, "
+                f"{self.weights.in_features})",
+            )
+        return x.recur(self.neurons, Affine(self.weights.weight, self.weights.bias))
 
 
 class SumPool2d(nn.Module):

@@ -43,7 +43,7 @@ def train_run(recipe: Recipe, data_folder: Path | None, out: Path) -> Facts:
     _may_become_a_run(out)
     data: DataSet = plugins.load("data", recipe.data.name)
     rule = _rule(recipe)
-    images, labels = data.load(data_folder, "train")
+    images, labels = data.load(data_folder, "train", recipe.train.steps)
     limit = recipe.train.limit or len(images)
     kept, held = hold_out(
         (images[:limit], labels[:limit]), recipe.data.validation, recipe.train.seed
@@ -52,7 +52,7 @@ def train_run(recipe: Recipe, data_folder: Path | None, out: Path) -> Facts:
         torch.manual_seed(recipe.train.seed)
         model = build(recipe).to(device)
         fitted = _fit(recipe, rule, model, data, kept, held)
-    test = data.load(data_folder, "test")
+    test = data.load(data_folder, "test", recipe.train.steps)
     last = _score(model, test, recipe, data)
     evidence = witness(model, test, data.scale, recipe.train.steps, recipe.witness.samples)
     facts = _facts(recipe, model, fitted, device) | {

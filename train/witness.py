@@ -1,4 +1,4 @@
-"""The witness: what the trained module itself did on a few test images."""
+"""The witness: what the trained module itself did on a few test samples."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from ..errors import RequestError
 from ..network.trace import Packed, Witness, pack
 from .dataset import Examples
 from .evaluate import outputs
+from .frames import scaled
 from .modules import neurons
 from .spiking import Population
 
 
 def witness(model: nn.Module, test: Examples, scale: float, steps: int, samples: int) -> Witness:
-    """Run the first ``samples`` test images through a module in evaluation, on its device.
+    """Run the first ``samples`` of the test set through a module in evaluation, on its device.
 
     Spikes stand under the neuron modules' path names. Raises RequestError (E_MODEL) when a neuron
     module is used twice: its two populations would share a name.
@@ -33,7 +34,7 @@ def witness(model: nn.Module, test: Examples, scale: float, steps: int, samples:
         spikes[name] = pack(fired.cpu().numpy())
 
     device = next(model.parameters()).device
-    frames = torch.from_numpy(images).to(device).float() * scale
+    frames = scaled(torch.from_numpy(images).to(device), scale)
     seen = outputs(model, frames, steps, watch).cpu().numpy()
     indices = np.arange(len(images), dtype=np.int64)
     return Witness(images, labels, indices, np.ascontiguousarray(seen, np.float32), spikes)

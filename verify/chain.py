@@ -6,8 +6,9 @@ difference is found in the batch where it arises.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,11 @@ from ..network.contract import Grid, Integer
 from ..network.graph import same_network
 from ..network.grid import LayerCertificate, certificate, exact_sums, snap
 from ..network.layers import Network
+from ..network.neurons import Spiking
 from ..network.simulate import simulate
 from ..network.trace import Record, Trace, Witness, join, predictions
-from .compare import Differences, compare, count
+from .compare import Differences, check_trace, compare, count
+from .proof import prove
 from .replay import LayerReplay, replay
 from .statistics import Accuracy, Paired, accuracy, paired
 from .verdict import Outcome, Strength, Verdict, worst
@@ -47,13 +50,14 @@ class Opened:
 class Request:
     """What to verify: the truth, what came before it, what runs it, and on which samples.
 
-    x: stored inputs (B, *input_shape); labels: int64 (B,); ``trained``: the trained module's own
-    test accuracy, if known; ``untraced``: why a run cannot be held against its trained module.
+    x: stored inputs (B, *stored_shape); labels: int64 (B,), None where nobody knows them;
+    ``trained``: the trained module's own test accuracy, if known; ``untraced``: why a run cannot
+    be held against its trained module.
     """
 
     network: Network
     x: NDArray[Any]
-    labels: Labels
+    labels: Labels | None
     runtimes: Mapping[str, Opened]
     folded: Network | None = None
     integer: Network | None = None
@@ -95,10 +99,12 @@ class Findings:
 
 @dataclass
 class _Tally:
-    """Traces without spikes, batch by batch, and differences to another run."""
+    """Traces without spikes, batch by batch, differences to another run, and the replay of a run
+    whose sums are not exact."""
 
     traces: list[Trace] = field(default_factory=list)
     differences: Differences = field(default_factory=Differences)
+    replay: tuple[LayerReplay, ...] = ()
     error: SnnpipeError | None = None
 
     def keep(self, trace: Trace) -> None:
@@ -107,6 +113,18 @@ class _Tally:
     def predicted(self) -> Labels:
         """Class after the last step, (B,)."""
         return np.concatenate([predictions(trace.outputs)[-1] for trace in self.traces])
+
+    def judge(
+        self, network: Network, exact: bool, frames: NDArray[np.float32], truth: Trace, found: Trace
+    ) -> None:
+        """Hold a runtime's batch against the reference; without exact sums replay it too."""
+        check_trace(truth, found)
+        if exact:
+            compare(network, frames, truth, found, self.differences)
+            return
+        judged = prove(network, frames, found, self.differences.samples)
+        count(network, _apart(truth), found, self.differences)
+        self.replay = tuple(map(add, self.replay, judged)) if self.replay else judged
 
 
 def verify(request: Request, progress: Callable[[int], None] | None = None) -> Findings:
@@ -135,8 +153,9 @@ def _run(request: Request, progress: Callable[[int], None]) -> dict[str, _Tally]
         if isinstance(opened.session, SnnpipeError):
             tallies[f"on {name}"].error = opened.session
     steps = request.network.contract.steps
-    for start in range(0, len(request.labels), BATCH):
-        frames = request.network.contract.frames(request.x[start : start + BATCH])
+    exact = {False: exact_sums(request.network), True: True}
+    for start in range(0, len(request.x), BATCH):
+        frames = request.network.frames(request.x[start : start + BATCH])
         record = Record(currents=PROBE if start == 0 else 0)
         truth = simulate(request.network, frames, steps, record)
         tallies["float"].keep(truth)
@@ -156,12 +175,12 @@ def _run(request: Request, progress: Callable[[int], None]) -> dict[str, _Tally]
                 network, reference = references[opened.quantised]
                 try:
                     found = opened.session.run(frames, steps, record)
+                    tally.judge(network, exact[opened.quantised], frames, reference, found)
                 except SnnpipeError as error:
                     tally.error = error
                     continue
                 tally.keep(found)
-                compare(network, frames, reference, found, tally.differences)
-        progress(min(start + BATCH, len(request.labels)))
+        progress(min(start + BATCH, len(request.x)))
     return tallies
 
 
@@ -172,7 +191,8 @@ def _apart(trace: Trace) -> Trace:
 
 def _name(request: Request) -> str:
     """What the chain calls the network that the runtimes run."""
-    return "network" if request.folded is None else "snapped"
+    snapped = request.folded is not None and isinstance(request.network.contract.arithmetic, Grid)
+    return "snapped" if snapped else "network"
 
 
 def _changed(differences: Differences) -> str:
@@ -181,7 +201,12 @@ def _changed(differences: Differences) -> str:
     return f"{changed:,} of {total:,} spike decisions changed ({share:.3f} %)"
 
 
-def _pair(request: Request, first: _Tally, second: _Tally) -> tuple[Accuracy, Paired]:
+def _pair(
+    request: Request, first: _Tally, second: _Tally
+) -> tuple[Accuracy, Paired] | tuple[None, None]:
+    """Accuracy of the second, and both on the same samples; None without labels."""
+    if request.labels is None:
+        return None, None
     a, b = first.predicted(), second.predicted()
     return accuracy(b, request.labels), paired(a, b, request.labels)
 
@@ -189,7 +214,7 @@ def _pair(request: Request, first: _Tally, second: _Tally) -> tuple[Accuracy, Pa
 def _training(
     request: Request, tallies: Mapping[str, _Tally], layers: tuple[LayerCertificate, ...]
 ) -> list[Arrow]:
-    """Trained -> folded and folded -> snapped, as far as the run holds them."""
+    """Trained -> folded and folded -> network, as far as the run holds them."""
     arrows: list[Arrow] = []
     if request.untraced:
         verdict = Verdict(Outcome.COULD_NOT_RUN, request.untraced)
@@ -201,8 +226,8 @@ def _training(
                 "trained",
                 "folded",
                 Strength.MEASURED,
-                _witness_verdict(judged, len(request.witness.labels)),
-                accuracy(tallies["folded"].predicted(), request.labels),
+                _witness_verdict(request.folded, judged, len(request.witness.labels)),
+                _pair(request, tallies["folded"], tallies["folded"])[0],
                 replay=judged,
             )
         )
@@ -213,7 +238,7 @@ def _training(
         arrows.append(
             Arrow(
                 "folded",
-                "snapped",
+                _name(request),
                 Strength.NOT_CLAIMED,
                 verdict,
                 measured,
@@ -224,23 +249,11 @@ def _training(
     return arrows
 
 
-def _witness_verdict(judged: tuple[LayerReplay, ...], samples: int) -> Verdict:
-    for layer in judged:
-        if layer.wrong and layer.first is not None:
-            return Verdict(
-                Outcome.FAILED,
-                f"layer '{layer.layer}': {layer.wrong:,} of {layer.judged:,} recorded values are "
-                f"not the folded network's; first: {layer.first.sentence()}",
-            )
-    spiking = [layer for layer in judged if layer.first is None and layer.spikes]
-    total, excused = (
-        sum(layer.judged for layer in spiking),
-        sum(layer.within_rounding for layer in spiking),
-    )
-    return Verdict(
+def _witness_verdict(network: Network, judged: tuple[LayerReplay, ...], samples: int) -> Verdict:
+    return _wrong(judged, "the folded network's") or Verdict(
         Outcome.PASSED,
-        f"fed with the spikes the trained module recorded on {samples} images, the folded network "
-        f"decides as it did: 0 wrong, {excused:,} within rounding, of {total:,} spike decisions",
+        f"fed with the spikes the trained module recorded on {samples} samples, the folded network "
+        f"decides as it did: {_decisions(network, judged)}",
     )
 
 
@@ -260,13 +273,17 @@ def _snapped_verdict(
     arithmetic = request.network.contract.arithmetic
     expected = snap(folded) if isinstance(arithmetic, Grid) else folded
     if not same_network(expected, request.network):
+        rounded = " rounded to the grid" if layers else ""
         return Verdict(
             Outcome.FAILED,
-            f"the network is not the folded one rounded to the grid, in weights or in contract; "
+            f"the network is not the folded one{rounded}, in weights or in contract; "
             f"{_changed(differences)}",
         )
     if not layers:
-        return Verdict(Outcome.PASSED, f"not snapped to a grid; {_changed(differences)}")
+        return Verdict(
+            Outcome.PASSED,
+            f"the folded network as it is, not snapped to a grid; {_changed(differences)}",
+        )
     return Verdict(
         Outcome.PASSED,
         f"weights rounded to the grid, certificate holds in every layer; {_changed(differences)}",
@@ -281,11 +298,10 @@ def _bits(request: Request) -> str:
 def _quantised(request: Request, tallies: Mapping[str, _Tally]) -> Arrow:
     tally = tallies["integer"]
     measured, pair = _pair(request, tallies["float"], tally)
-    sentence = (
-        f"{_bits(request)} integers change the network by design: accuracy "
-        f"{100 * pair.difference:+.2f} "
-        f"± {100 * pair.half_width:.2f} points; {_changed(tally.differences)}"
-    )
+    sentence = f"{_bits(request)} integers change the network by design: "
+    if pair is not None:
+        sentence += f"accuracy {100 * pair.difference:+.2f} ± {100 * pair.half_width:.2f} points; "
+    sentence += _changed(tally.differences)
     verdict = Verdict(Outcome.PASSED, sentence)
     return Arrow(
         _name(request), "integer", Strength.NOT_CLAIMED, verdict, measured, pair, tally.differences
@@ -295,44 +311,72 @@ def _quantised(request: Request, tallies: Mapping[str, _Tally]) -> Arrow:
 def _runtime(request: Request, name: str, opened: Opened, tallies: Mapping[str, _Tally]) -> Arrow:
     source = "integer" if opened.quantised else _name(request)
     network = request.integer if opened.quantised and request.integer else request.network
-    exact = exact_sums(network)
-    strength = Strength.PROVEN if exact else Strength.MEASURED
+    strength = Strength.PROVEN if exact_sums(network) else Strength.REPLAYED
     tally = tallies[f"on {name}"]
     if tally.error is not None:
         verdict = Verdict(Outcome.COULD_NOT_RUN, tally.error.message)
         return Arrow(source, name, strength, verdict)
     measured, pair = _pair(request, tallies["integer" if opened.quantised else "float"], tally)
-    verdict = _equality(network, tally.differences, exact, opened.note)
-    return Arrow(source, name, strength, verdict, measured, pair, tally.differences)
+    judged = _replayed(network, tally) if tally.replay else _equality(network, tally.differences)
+    note = f"; {opened.note}" if opened.note else ""
+    verdict = Verdict(judged.outcome, judged.sentence + note)
+    return Arrow(source, name, strength, verdict, measured, pair, tally.differences, tally.replay)
 
 
-def _equality(network: Network, differences: Differences, exact: bool, note: str) -> Verdict:
+def _equality(network: Network, differences: Differences) -> Verdict:
+    """A run whose every bit is decided."""
     decisions = sum(differences.decisions.values())
     values = sum(differences.currents_compared.values())
-    note = f"; {note}" if note else ""
     if differences.none:
         proof = (
             "integers are the same bits or wrong"
             if network.contract.arithmetic.kind == "integer"
             else "by the certificate every order of summation gives these spikes"
-            if exact
-            else "without a certificate this holds for these samples only"
         )
         return Verdict(
             Outcome.PASSED,
             f"identical on the {differences.samples:,} samples: {decisions:,} spike decisions, "
-            f"{differences.outputs_compared:,} outputs, {values:,} currents; {proof}{note}",
+            f"{differences.outputs_compared:,} outputs, {values:,} currents; {proof}",
         )
     first = f"; first: {differences.first.sentence()}" if differences.first else ""
     spikes = sum(differences.changed.values())
     currents = sum(differences.currents_changed.values())
-    what = (
-        f"{spikes:,} spikes, {differences.outputs_changed:,} outputs and {currents:,} currents "
-        f"differ{first}{note}"
-    )
-    if exact:
-        return Verdict(Outcome.FAILED, what)
     return Verdict(
-        Outcome.COULD_NOT_RUN,
-        f"{what}; there is no certificate, so comparing cannot tell rounding from a fault",
+        Outcome.FAILED,
+        f"{spikes:,} spikes, {differences.outputs_changed:,} outputs and {currents:,} currents "
+        f"differ{first}",
+    )
+
+
+def _wrong(judged: Iterable[LayerReplay], of_what: str) -> Verdict | None:
+    """The verdict on the first layer in which something is wrong."""
+    for layer in judged:
+        if layer.first is not None:
+            return Verdict(
+                Outcome.FAILED,
+                f"layer '{layer.layer}': {layer.wrong:,} of {layer.judged:,} recorded values are "
+                f"not {of_what}; first: {layer.first.sentence()}",
+            )
+    return None
+
+
+def _decisions(network: Network, judged: Iterable[LayerReplay]) -> str:
+    spiking = [x for x in judged if isinstance(network.layer(x.layer).neuron, Spiking)]
+    total, within = sum(x.judged for x in spiking), sum(x.within_rounding for x in spiking)
+    return f"0 wrong, {within:,} within rounding, of {total:,} spike decisions"
+
+
+def _replayed(network: Network, tally: _Tally) -> Verdict:
+    """A run of rounded sums, by its replay."""
+    found = _wrong(tally.replay, "what float32 can make of the network, in any order of summation")
+    if found is not None:
+        return found
+    outputs, changed = tally.differences.outputs_compared, sum(tally.differences.changed.values())
+    ties = sum(layer.ties for layer in tally.replay)
+    told = "told" if ties else "not told"
+    return Verdict(
+        Outcome.PASSED,
+        f"{_decisions(network, tally.replay)} on {tally.differences.samples:,} samples; all "
+        f"{outputs:,} outputs within their bound; {changed:,} spikes differ from the reference's; "
+        f"> and >= are {told} apart (exact ties: {ties:,})",
     )

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import CouldNotRunError
 from ..network.layers import Layer, Network
-from ..network.neurons import Sum
+from ..network.neurons import Spiking
 from ..network.simulate import simulate
 from ..network.trace import Record, Trace, unpack
 
@@ -21,6 +22,8 @@ class First:
 
     ``kind``: spike, current or output. ``neuron``: index in the layer's shape. ``membrane`` and
     ``threshold`` of the reference just before its decision, None for a layer without neurons.
+    ``bound``: how far a right evaluation can be from the membrane or the expected output, where
+    that is what was judged.
     """
 
     kind: str
@@ -32,6 +35,7 @@ class First:
     found: float
     membrane: float | None = None
     threshold: float | None = None
+    bound: float | None = None
 
     def sentence(self) -> str:
         """One sentence for a person; steps count from 1, samples from 0."""
@@ -39,9 +43,10 @@ class First:
             f"{list(self.neuron)}"
         )
         text = f"{place}: {self.kind} {self.found:.9g} instead of {self.expected:.9g}"
+        bound = "" if self.bound is None else f" ± {self.bound:.2g}"
         if self.membrane is not None:
-            text += f" (membrane {self.membrane:.9g}, threshold {self.threshold:.9g})"
-        return text
+            return f"{text} (membrane {self.membrane:.9g}{bound}, threshold {self.threshold:.9g})"
+        return text + bound
 
 
 @dataclass
@@ -64,6 +69,22 @@ class Differences:
         """Whether everything compared was equal."""
         changed = (*self.changed.values(), *self.currents_changed.values(), self.outputs_changed)
         return not any(changed)
+
+
+def check_trace(reference: Trace, found: Trace) -> None:
+    """Raise CouldNotRunError (E_TRACE) where a run does not hold what the reference's holds."""
+    pairs: list[tuple[str, NDArray[Any], NDArray[Any] | None]]
+    pairs = [("outputs", reference.outputs, found.outputs)]
+    pairs += [(f"spikes of '{k}'", v, found.spikes.get(k)) for k, v in reference.spikes.items()]
+    currents = reference.currents.keys() & found.currents.keys()
+    pairs += [(f"currents of '{k}'", reference.currents[k], found.currents[k]) for k in currents]
+    for what, expected, values in pairs:
+        if values is None or values.shape != expected.shape:
+            has = "nothing" if values is None else f"shape {list(values.shape)}"
+            raise CouldNotRunError(
+                "E_TRACE",
+                f"the run's trace holds {has} as {what}; expected {list(expected.shape)}",
+            )
 
 
 def _add(counts: dict[str, int], name: str, number: int) -> None:
@@ -165,7 +186,7 @@ def _membrane(
     neuron: tuple[int, ...],
 ) -> tuple[float | None, float | None]:
     """The reference's membrane before the decision, and the threshold it is held against."""
-    if isinstance(layer.neuron, Sum):
+    if not isinstance(layer.neuron, Spiking):
         return None, None
     seen: list[float] = []
 

@@ -1,36 +1,46 @@
-"""Replay: a layer is given the spikes it really received and follows the spikes it really emitted.
+"""Replay: was any other answer possible? Every recorded decision is judged by itself.
 
-Nothing cascades: each decision is judged by itself, so a fault shows in its own layer only. Here
-the recording is the witness of the trained module, and the judge is the folded network in float64.
+With u the exact membrane, given what the neuron received and emitted, and E a bound on what
+float32 can make of it, a decision is *certain* (abs(u - threshold) > E, or E = 0), *within
+rounding* (both answers are possible), or *wrong*: certain, and the record says otherwise. A value
+of the output is wrong outside its bound, and certain where the bound is 0.
+
+Here every neuron is computed in float64. That is the definition, and it serves outputs and the
+witness of a trained module; `proof` gives the same judgement of spikes much faster.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..network import dynamics
-from ..network.contract import Contract
+from ..network.dynamics import Cell
 from ..network.layers import Layer, Network
-from ..network.linear import through
-from ..network.neurons import IF, LIF, Sum, decay_of
-from ..network.trace import Witness, unpack
+from ..network.neurons import Spiking
+from ..network.simulate import frames_of
+from ..network.trace import Witness
+from .balls import Ball, Terms
 from .compare import First
+from .forced import Recording, exact_cell, forced, maps_of, membranes
+from .gather import chosen_membranes
 
 ROUNDING = 1e-4
 """Share of the sum of the terms' magnitudes within which float32 and an unfolded normalisation
-may put a membrane on the other side of its threshold."""
+may put a current of the trained module."""
 
-Values = NDArray[np.float64]
+Values = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class LayerReplay:
-    """Per layer: decisions (or output values) judged, how many differ within rounding, how many
-    are wrong, and the first wrong one."""
+    """Per layer: decisions (or output values) judged, spikes among them, how many could have been
+    either way, how many are wrong, the first wrong one, and at how many a membrane met the
+    threshold exactly, so that > and >= differ for certain."""
 
     layer: str
     judged: int
@@ -38,104 +48,104 @@ class LayerReplay:
     within_rounding: int
     wrong: int
     first: First | None
+    ties: int = 0
+
+    @property
+    def certain(self) -> int:
+        """How many could have had no other answer, and had this one."""
+        return self.judged - self.within_rounding - self.wrong
+
+    def __add__(self, later: LayerReplay) -> LayerReplay:
+        """The same layer on more samples."""
+        return replace(
+            self,
+            judged=self.judged + later.judged,
+            spikes=self.spikes + later.spikes,
+            within_rounding=self.within_rounding + later.within_rounding,
+            wrong=self.wrong + later.wrong,
+            first=self.first or later.first,
+            ties=self.ties + later.ties,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A layer's judgement, (T, B, *shape): which are wrong, which are within rounding; and at how
+    many decisions the membrane met the threshold exactly."""
+
+    wrong: NDArray[np.bool_]
+    within: NDArray[np.bool_]
+    ties: int
+
+
+def judge(cell: Cell, u: Ball, emitted: Values) -> tuple[Values, Values, Values]:
+    """One step's decisions or values: which are wrong, within rounding, and exact ties."""
+    if cell.threshold is None:
+        wrong = ~(abs(emitted - u.value) <= u.error)
+        return wrong, ~wrong & (u.error > 0), np.zeros_like(wrong)
+    exact = u.error == 0
+    certain = exact | (abs(u.value - cell.threshold) > u.error)
+    wrong = certain & (cell.decide(u.value) != (emitted != 0))
+    return wrong, ~certain, exact & (u.value == cell.threshold)
+
+
+def judge_all(recording: Recording, layer: Layer) -> Judged:
+    """Every neuron of a layer at every step, in float64."""
+    cell, emitted = exact_cell(layer, recording.network), recording.sent[layer.name].values
+    wrong, within, ties = np.zeros(emitted.shape, bool), np.zeros(emitted.shape, bool), 0
+    for step, u in enumerate(membranes(cell, partial(recording.current, layer), emitted)):
+        wrong[step], within[step], tied = judge(cell, u, emitted[step])
+        ties += int(np.count_nonzero(tied))
+    return Judged(wrong, within, ties)
+
+
+def result(recording: Recording, layer: Layer, judged: Judged, offset: int) -> LayerReplay:
+    """A layer's judgement in numbers; ``offset``: samples before these."""
+    emitted = recording.sent[layer.name].values
+    wrong, within = judged.wrong, judged.within
+    spiking = isinstance(layer.neuron, Spiking)
+    if spiking and layer.name == recording.network.output:
+        wrong = wrong | (recording.outputs.reshape(emitted.shape) != emitted)
+    spikes = int(np.count_nonzero(emitted)) if spiking else 0
+    near = int(np.count_nonzero(within & ~wrong))
+    first = _first(recording, layer, wrong, offset) if wrong.any() else None
+    return LayerReplay(layer.name, emitted.size, spikes, near, int(wrong.sum()), first, judged.ties)
+
+
+def _first(recording: Recording, layer: Layer, wrong: Values, offset: int) -> First:
+    """The first wrong of a layer by sample, step and neuron, with its membrane and bound."""
+    steps, samples = wrong.shape[:2]
+    by_sample = wrong.reshape(steps, samples, layer.size).transpose(1, 0, 2)
+    sample, step, flat = (int(i) for i in np.argwhere(by_sample)[0])
+    neuron = tuple(int(i) for i in np.unravel_index(flat, layer.shape))
+    one = chosen_membranes(recording, layer, np.array([sample]), np.array([flat]))
+    cell, u, emitted = next(islice(one, step, None))
+    value, bound, found = float(u.value[0]), float(u.error[0]), float(emitted[0])
+    place = (layer.name, offset + sample, step, neuron)
+    is_output = layer.name == recording.network.output
+    output = float(recording.outputs[step, sample, flat]) if is_output else found
+    if cell.threshold is None:
+        return First("output", *place, value, output, bound=bound)
+    if output != found:
+        return First("output", *place, found, output)
+    return First("spike", *place, 1 - found, found, value, float(cell.threshold[0]), bound)
+
+
+def replay_all(recording: Recording, offset: int = 0) -> tuple[LayerReplay, ...]:
+    """Judge every recorded layer in float64: the definition of what `proof` does faster."""
+    recorded = [x for x in recording.network.layers if recording.recorded(x)]
+    return tuple(result(recording, x, judge_all(recording, x), offset) for x in recorded)
+
+
+def unfolded(terms: Terms) -> Ball:
+    """The sum as a module has it whose normalisation is not folded into its weights."""
+    share = ROUNDING if terms.kind == "computed" else 0.0
+    return Ball(terms.value, terms.error + share * terms.size)
 
 
 def replay(network: Network, witness: Witness) -> tuple[LayerReplay, ...]:
-    """Judge a witness against a float network, layer by layer, teacher-forced, in float64."""
+    """Judge what a trained module recorded against its folded network, layer by layer."""
     witness.check(network)
-    steps = witness.outputs.shape[0]
-    frame = network.contract.frames(witness.inputs).astype(np.float64)
-    values: dict[str, Values] = {network.input: np.broadcast_to(frame, (steps, *frame.shape))}
-    magnitudes: dict[str, Values] = {network.input: abs(values[network.input])}
-    results: list[LayerReplay] = []
-    for layer in network.layers:
-        current, terms = _current(layer, values, magnitudes)
-        if isinstance(layer.neuron, Sum):
-            values[layer.name], magnitudes[layer.name] = current, terms
-            if layer.name == network.output:
-                results.append(_outputs(layer, witness, current, terms))
-            continue
-        recorded = unpack(witness.spikes[layer.name], layer.shape)
-        values[layer.name] = magnitudes[layer.name] = recorded.astype(np.float64)
-        results.append(_judge(network.contract, layer, layer.neuron, recorded, current, terms))
-    return tuple(results)
-
-
-def _current(
-    layer: Layer, values: dict[str, Values], magnitudes: dict[str, Values]
-) -> tuple[Values, Values]:
-    """Current and sum of its terms' magnitudes, both (T, B, *shape)."""
-    steps, batch = next(iter(values.values())).shape[:2]
-    current = np.zeros((steps, batch, *layer.shape))
-    terms = np.zeros_like(current)
-    for synapse in layer.synapses:
-        for t in range(steps):
-            current[t] += through(synapse, values[synapse.source][t])
-            terms[t] += through(synapse, magnitudes[synapse.source][t], magnitude=True)
-    return current, terms
-
-
-def _judge(
-    contract: Contract,
-    layer: Layer,
-    neuron: LIF | IF,
-    recorded: NDArray[np.uint8],
-    current: Values,
-    terms: Values,
-) -> LayerReplay:
-    decay = decay_of(neuron).astype(np.float64)
-    threshold, v_reset = neuron.threshold.astype(np.float64), neuron.v_reset.astype(np.float64)
-    v, size = np.zeros_like(current[0]), np.zeros_like(current[0])
-    within = wrong = 0
-    first: First | None = None
-    for t, spike in enumerate(recorded):
-        u = dynamics.integrate(v, current[t], decay)
-        size = decay * size + terms[t]
-        differs = dynamics.decide(u, threshold, contract.compare) != spike.astype(bool)
-        excused = differs & (abs(u - threshold) <= ROUNDING * size)
-        within += int(excused.sum())
-        faults = np.argwhere(differs & ~excused)
-        wrong += len(faults)
-        if len(faults) and first is None:
-            first = _first(layer, t, faults[0], spike, u, threshold)
-        v = dynamics.reset(u, spike, threshold, v_reset, contract.reset)
-        if contract.reset == "value":
-            size = np.where(spike, abs(v_reset), size)
-        else:
-            size = size + abs(threshold) * spike
-    return LayerReplay(layer.name, recorded.size, int(recorded.sum()), within, wrong, first)
-
-
-def _first(
-    layer: Layer, step: int, place: Any, spike: NDArray[np.uint8], u: Values, threshold: Values
-) -> First:
-    sample, *neuron = (int(i) for i in place)
-    found = int(spike[tuple(place)])
-    level = float(np.broadcast_to(threshold, layer.shape)[tuple(neuron)])
-    membrane = float(u[tuple(place)])
-    return First(
-        "spike", layer.name, sample, step, tuple(neuron), 1 - found, found, membrane, level
-    )
-
-
-def _outputs(layer: Layer, witness: Witness, current: Values, terms: Values) -> LayerReplay:
-    expected = current.reshape(*current.shape[:2], -1)
-    size = terms.reshape(expected.shape)
-    error = abs(witness.outputs.astype(np.float64) - expected)
-    faults = np.argwhere(~(error <= ROUNDING * size))  # a NaN is a fault
-    first = None
-    if len(faults):
-        step, sample, neuron = (int(i) for i in faults[0])
-        place = (step, sample, neuron)
-        index = tuple(int(i) for i in np.unravel_index(neuron, layer.shape))
-        first = First(
-            "output",
-            layer.name,
-            sample,
-            step,
-            index,
-            float(expected[place]),
-            float(witness.outputs[place]),
-        )
-    inexact = int((error > 0).sum())
-    return LayerReplay(layer.name, error.size, 0, inexact - len(faults), len(faults), first)
+    frames, _ = frames_of(network, network.frames(witness.inputs), len(witness.outputs))
+    seen = (witness.spikes, witness.outputs)
+    return replay_all(forced(network, frames, *seen, unfolded, maps_of(network)))

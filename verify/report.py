@@ -14,16 +14,19 @@ from ..hardware.chip import load_chip
 from ..hardware.energy import energy
 from ..network.contract import Integer
 from ..network.fanout import synaptic_operations
+from ..network.graph import graph_sha256
 from ..network.layers import Network
-from ..network.neurons import Sum
-from ..network.nir_file import graph_sha256
+from ..network.neurons import Spiking
 from ..network.trace import Trace, predictions
 from .chain import Arrow, Findings
 from .compare import Differences, First
+from .replay import LayerReplay
 from .statistics import Accuracy, Paired, accuracy
 from .verdict import Outcome, Strength
 
 SCHEMA = 1
+ALL_STEPS = 16
+"""Up to so many timesteps a report lists each."""
 FLOAT_PRICES = (("cmos45", "fp32"), ("cmos45", "int8"))
 INTEGER_PRICES = (("loihi1", None),)
 """Chip file and number format that price a float or an integer network's trace."""
@@ -37,6 +40,17 @@ MEANING = (
     "on this CPU. Energy figures are estimates from published prices, not measurements. The arrows "
     "to 'snapped' and 'integer' change the network; there the change is counted, not excused."
 )
+
+REPLAY_MEANING = (
+    "A runtime marked 'certified by replay' runs a network whose sums are rounded, so its spikes "
+    "need not be the reference's. There PASSED means: given the spikes that each neuron really "
+    "received and emitted on these samples, no spike and no output is other than float32 can make "
+    "it in some order of summation (not by Winograd, FFT or TF32); a wrong one is a proof of a "
+    "fault in its own layer. It does not mean that there is no fault that never moved a spike on "
+    "these samples, and a comparison >= in place of > cannot be told apart unless a membrane met "
+    "the threshold exactly where nothing was rounded."
+)
+"""Added to `MEANING` where a run was certified by replay."""
 
 
 def plain(value: Any) -> Any:
@@ -114,15 +128,19 @@ def _arrow(network: Network, arrow: Arrow) -> dict[str, Any]:
         "accuracy": _accuracy(arrow.accuracy),
         "paired": _paired(arrow.paired),
         "differences": _differences(network, arrow.differences),
-        "replay": [{**asdict(layer), "first": _first(layer.first)} for layer in arrow.replay],
+        "replay": [_replay(layer) for layer in arrow.replay],
     }
+
+
+def _replay(layer: LayerReplay) -> dict[str, Any]:
+    return {**asdict(layer), "certain": layer.certain, "first": _first(layer.first)}
 
 
 def _network(network: Network) -> dict[str, Any]:
     parameters = sum(
         values.size
         for _, _, operation in network.operations()
-        for values in (getattr(operation, "weight", None), getattr(operation, "bias", None))
+        for values in (getattr(operation, name, None) for name in ("weight", "bias", "scale"))
         if values is not None
     )
     return {
@@ -130,6 +148,7 @@ def _network(network: Network) -> dict[str, Any]:
         "steps": network.contract.steps,
         "compare": network.contract.compare,
         "reset": network.contract.reset,
+        "reset_time": network.contract.reset_time,
         "arithmetic": network.contract.arithmetic.kind,
         "parameters": parameters,
         "layers": [
@@ -146,7 +165,7 @@ def _network(network: Network) -> dict[str, Any]:
 
 
 def _spikes(network: Network, trace: Trace) -> int:
-    spiking = (layer.name for layer in network.layers if not isinstance(layer.neuron, Sum))
+    spiking = (layer.name for layer in network.layers if isinstance(layer.neuron, Spiking))
     return sum(int(trace.fired[name].sum()) for name in spiking)
 
 
@@ -166,11 +185,20 @@ def _step(findings: Findings, name: str, steps: int) -> dict[str, Any]:
     return {
         "network": name,
         "steps": steps,
-        "accuracy": _accuracy(accuracy(predictions(trace.outputs)[-1], labels)),
+        "accuracy": None
+        if labels is None
+        else _accuracy(accuracy(predictions(trace.outputs)[-1], labels)),
         "spikes_per_sample": _spikes(network, trace) / trace.samples,
         "synops_per_sample": synops / trace.samples,
         "energy": prices,
     }
+
+
+def _shown(steps: int) -> list[int]:
+    """The numbers of timesteps a report lists: all of a few, powers of two of many."""
+    if steps <= ALL_STEPS:
+        return list(range(1, steps + 1))
+    return [2**n for n in range(steps.bit_length()) if 2**n < steps] + [steps]
 
 
 def _rates(findings: Findings) -> list[dict[str, Any]]:
@@ -179,7 +207,7 @@ def _rates(findings: Findings) -> list[dict[str, Any]]:
     for name, network in findings.networks.items():
         trace = findings.traces[name]
         for layer in network.layers:
-            if not isinstance(layer.neuron, Sum):
+            if isinstance(layer.neuron, Spiking):
                 fired = trace.fired[layer.name].reshape(trace.steps, -1).sum(axis=1)
                 rate = fired / (trace.samples * layer.size)
                 rows.append({"network": name, "layer": layer.name, "rate": rate.tolist()})
@@ -196,12 +224,12 @@ def _sentence(findings: Findings, name: str) -> str:
     if stuck:
         arrow = stuck[0]
         return f"{name}: nothing can be said of {arrow.target}: {arrow.verdict.sentence}"
-    n = len(findings.request.labels)
+    n = len(findings.request.x)
     for strength, words in (
         (Strength.PROVEN, "exactly the exported network's spikes on"),
-        (Strength.MEASURED, "measured equal to the exported network on"),
+        (Strength.REPLAYED, "certified by replay against the exported network on"),
     ):
-        runtimes = [a.target for a in arrows if a.strength is strength and a.target != "folded"]
+        runtimes = [arrow.target for arrow in arrows if arrow.strength is strength]
         if runtimes:
             return f"{name}: {words} {', '.join(runtimes)}; {n:,} samples"
     return f"{name}: no runtime was asked for; {n:,} samples ran on the reference"
@@ -215,14 +243,15 @@ def report(findings: Findings, name: str, facts: Mapping[str, Any] | None = None
     network = findings.request.network
     integer = findings.networks.get("integer")
     arithmetic = integer.contract.arithmetic if integer is not None else None
+    replayed = any(arrow.strength is Strength.REPLAYED for arrow in findings.arrows)
     document = {
         "schema": SCHEMA,
         "snnpipe": __version__,
         "name": name,
         "verdict": str(findings.outcome),
         "sentence": _sentence(findings, name),
-        "meaning": MEANING,
-        "samples": len(findings.request.labels),
+        "meaning": f"{MEANING} {REPLAY_MEANING}" if replayed else MEANING,
+        "samples": len(findings.request.x),
         "trained_accuracy": _accuracy(findings.request.trained),
         "network": _network(network),
         "integer": None
@@ -237,7 +266,7 @@ def report(findings: Findings, name: str, facts: Mapping[str, Any] | None = None
         "by_steps": [
             _step(findings, which, steps)
             for which in findings.networks
-            for steps in range(1, findings.traces[which].steps + 1)
+            for steps in _shown(findings.traces[which].steps)
         ],
         "rates": _rates(findings),
         "facts": dict(facts or {}),

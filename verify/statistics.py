@@ -37,7 +37,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Paired:
-    """Second against first on the same images: ``lost`` were right and are wrong, ``gained``
+    """Second against first on the same samples: ``lost`` were right and are wrong, ``gained``
     the other way; ``changed`` predictions in all."""
 
     lost: int

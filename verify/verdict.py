@@ -20,8 +20,11 @@ class Strength(StrEnum):
 
     PROVEN = "proven"
     """Compared bit for bit where equality is decidable: exact sums, or integers."""
+    REPLAYED = "certified by replay"
+    """Every decision judged by itself against exact arithmetic, with a proven bound on what
+    rounding can do in any order of summation; what came out holds for these samples."""
     MEASURED = "measured"
-    """Compared on these samples; no proof that other orders of summation agree."""
+    """Judged on these samples within a tolerance: nothing is proven."""
     NOT_CLAIMED = "not claimed"
     """The two differ by design; the difference is counted."""
 

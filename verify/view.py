@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
-from typing import Any
+from itertools import groupby, pairwise
+from statistics import fmean
+from typing import Any, get_args
 
 from ..hardware.chip import KINDS
+from ..network.neurons import Neuron, Spiking
 from .energy_view import amount, energies, footnotes, scale_of
 from .formats import count
 
@@ -19,12 +21,19 @@ STAGES = {
     "integer": "whole numbers, as Loihi has them",
 }
 """The networks of the chain, and what each is; every other name is a runtime."""
+SILENT = {kind.__name__ for kind in get_args(Neuron)} - {
+    kind.__name__ for kind in get_args(Spiking)
+}
+"""Neurons that never fire: what is judged of them are values."""
+COLUMNS = 16
+"""Most columns of the table of firing rates."""
 NETWORKS = {"float": "Float network", "integer": "Integer network"}
 
 
 def view(document: Mapping[str, Any]) -> Plain:
     """Everything the template needs besides the document itself."""
-    silent = {row["layer"] for row in document["network"]["layers"] if row["neuron"] == "Sum"}
+    rows = document["network"]["layers"]
+    silent = {row["layer"] for row in rows if row["neuron"] in SILENT}
     arrows = [_told(arrow, silent) for arrow in document["chain"]]
     priced = list(energies(document["by_steps"]))
     sources = footnotes(priced)
@@ -47,29 +56,32 @@ def view(document: Mapping[str, Any]) -> Plain:
 
 def _claim(arrow: Plain) -> str:
     """What is claimed of an arrow, in words."""
+    strength = arrow["strength"]
     if arrow["verdict"] == "FAILED":
-        return "check failed" if arrow["strength"] == "not claimed" else "not equal"
+        failed = {"not claimed": "check failed", "certified by replay": "wrong by replay"}
+        return failed.get(strength, "not equal")
     if arrow["verdict"] == "COULD_NOT_RUN":
-        return "undecided" if arrow["differences"] else "not compared"
-    return f"equality {arrow['strength']}"
+        return "not compared"
+    return str(strength) if strength == "certified by replay" else f"equality {strength}"
 
 
 def _told(arrow: Plain, silent: set[str]) -> Plain:
     """An arrow with its claim, its changed spikes (``silent`` layers have none), and what else
-    differs where equality is claimed."""
-    changed = within = decisions = None
+    differs where equality is claimed. Where it was replayed, changed are those that are wrong, and
+    ``apart`` those that are not the reference's."""
+    changed = within = decisions = apart = None
     other: list[str] = []
     if arrow["differences"]:
         found = arrow["differences"]
         changed = sum(layer["changed"] for layer in found["layers"])
         decisions = sum(layer["decisions"] for layer in found["layers"])
         currents = sum(layer["currents_changed"] for layer in found["layers"])
-        if arrow["strength"] != "not claimed":
+        if arrow["strength"] == "proven":
             parts = (("outputs", found["outputs_changed"]), ("currents", currents))
             other = [f"{count(number)} {what}" for what, number in parts if number]
-    elif arrow["replay"]:
+    if arrow["replay"]:
         spiking = [layer for layer in arrow["replay"] if layer["layer"] not in silent]
-        changed = sum(layer["wrong"] for layer in spiking)
+        apart, changed = changed, sum(layer["wrong"] for layer in spiking)
         within = sum(layer["within_rounding"] for layer in spiking)
         decisions = sum(layer["judged"] for layer in spiking)
         wrong = sum(layer["wrong"] for layer in arrow["replay"]) - changed
@@ -79,6 +91,7 @@ def _told(arrow: Plain, silent: set[str]) -> Plain:
         "claim": _claim(arrow),
         "changed": changed,
         "within": within,
+        "apart": apart,
         "decisions": decisions,
         "other": other,
     }
@@ -133,13 +146,13 @@ def _changes(document: Mapping[str, Any], arrows: Sequence[Plain], silent: set[s
     arrows = [arrow for arrow in arrows if arrow["differences"] or arrow["replay"]]
     columns = []
     for arrow in arrows:
-        parts = (arrow["differences"] or {}).get("layers") or arrow["replay"]
+        parts = arrow["replay"] or arrow["differences"]["layers"]
         columns.append({part["layer"]: part for part in parts})
+    counted = [layer for a in arrows if a["differences"] for layer in a["differences"]["layers"]]
     rows = []
-    for layer in document["network"]["layers"]:
-        cells = [column.get(layer["layer"]) for column in columns]
-        decisions = max((cell.get("decisions", 0) for cell in cells if cell), default=0)
-        name = layer["layer"]
+    for name in (layer["layer"] for layer in document["network"]["layers"]):
+        cells = [column.get(name) for column in columns]
+        decisions = max((x["decisions"] for x in counted if x["layer"] == name), default=0)
         row = {"layer": name, "cells": cells, "decisions": decisions, "silent": name in silent}
         rows.append(row)
     return {"arrows": arrows, "rows": rows}
@@ -169,32 +182,44 @@ def _charts(document: Mapping[str, Any]) -> list[Plain]:
         rows = list(group)
         steps = [row["steps"] for row in rows]
         shares = [row["accuracy"] for row in rows]
-        parts = ([100 * share[key] for share in shares] for key in ("share", "low", "high"))
-        right.append(Series(network, steps, *parts))
+        if all(shares):
+            parts = ([100 * share[key] for share in shares] for key in ("share", "low", "high"))
+            right.append(Series(network, steps, *parts))
         work.append(Series(network, steps, [row["synops_per_sample"] for row in rows]))
-    if not right:
-        return []
-    names = [series.name for series in right]
+    interval = f"bars: 95 % Wilson interval, n = {count(document['samples'])}"
+    charts = (
+        ("Accuracy after T steps", interval, right, " %"),
+        ("Synaptic operations after T steps", "mean of a sample", work, ""),
+    )
     return [
         {
-            "title": "Accuracy after T steps",
-            "note": f"bars: 95 % Wilson interval, n = {count(document['samples'])}",
-            "names": names,
-            "svg": line_chart(right, "Accuracy after T steps", " %"),
-        },
-        {
-            "title": "Synaptic operations after T steps",
-            "note": "mean of a sample",
-            "names": names,
-            "svg": line_chart(work, "Synaptic operations after T steps"),
-        },
+            "title": title,
+            "note": note,
+            "names": [one.name for one in series],
+            "svg": line_chart(series, title, unit),
+        }
+        for title, note, series, unit in charts
+        if series
     ]
 
 
 def _rates(document: Mapping[str, Any]) -> Iterator[Plain]:
     for network, group in groupby(document["rates"], key=lambda row: row["network"]):
         rows = list(group)
-        yield {"network": network, "rows": rows, "steps": max(len(row["rate"]) for row in rows)}
+        spans = _spans(max(len(row["rate"]) for row in rows))
+        means = [
+            {"layer": row["layer"], "rate": [fmean(row["rate"][a:b]) for a, b in spans]}
+            for row in rows
+        ]
+        names = [f"step {a + 1}" if b == a + 1 else f"{a + 1}–{b}" for a, b in spans]
+        yield {"network": network, "rows": means, "steps": names}
+
+
+def _spans(steps: int) -> list[tuple[int, int]]:
+    """Each step of a few; of many, `COLUMNS` stretches about equally long."""
+    count = min(steps, COLUMNS)
+    ends = [round(n * steps / count) for n in range(count + 1)]
+    return list(pairwise(ends))
 
 
 def _facts(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

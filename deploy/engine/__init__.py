@@ -6,7 +6,7 @@ from types import ModuleType
 
 from ...errors import CouldNotRunError
 
-INTERFACE = 1
+INTERFACE = 2
 """The interface of the extension that this release speaks."""
 
 

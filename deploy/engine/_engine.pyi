@@ -9,6 +9,7 @@ INTERFACE: int
 _Value = TypeVar("_Value", np.float32, np.int32)
 _Axes = tuple[int, int, int]
 _Pair = tuple[int, int]
+_Floats = tuple[NDArray[np.float32], NDArray[np.float32]]
 _Record = tuple[
     NDArray[_Value],
     dict[int, NDArray[np.int64]],
@@ -32,6 +33,7 @@ class _Plan(Generic[_Value]):
     ) -> _Record[_Value]: ...
 
 class _Builder(Generic[_Value]):
+    def __len__(self) -> int: ...
     def input(self, shape: _Axes, limit: float = 0.0) -> int: ...
     def relay(self, shape: _Axes) -> int: ...
     def conv(
@@ -45,6 +47,7 @@ class _Builder(Generic[_Value]):
         padding: _Pair = (0, 0),
         dilation: _Pair = (1, 1),
         groups: int = 1,
+        delay: int = 0,
     ) -> None: ...
     def dense(
         self,
@@ -52,6 +55,8 @@ class _Builder(Generic[_Value]):
         target: int,
         weight: NDArray[_Value],
         bias: NDArray[_Value] | None = None,
+        *,
+        delay: int = 0,
     ) -> None: ...
     def pool(
         self,
@@ -62,8 +67,16 @@ class _Builder(Generic[_Value]):
         stride: _Pair,
         padding: _Pair = (0, 0),
         mean: bool = False,
+        delay: int = 0,
     ) -> None: ...
-    def identity(self, source: int, target: int) -> None: ...
+    def identity(
+        self,
+        source: int,
+        target: int,
+        factor: NDArray[_Value] | None = None,
+        *,
+        delay: int = 0,
+    ) -> None: ...
 
 class FloatPlan(_Plan[np.float32]): ...
 class IntegerPlan(_Plan[np.int32]): ...
@@ -76,10 +89,19 @@ class FloatBuilder(_Builder[np.float32]):
         threshold: NDArray[np.float32],
         v_reset: NDArray[np.float32],
         compare: Literal["gt", "ge"],
-        reset: Literal["value", "subtract"],
+        reset: Literal["value", "subtract", "late"],
+        driven: _Floats | None = None,
+        filtered: _Floats | None = None,
+    ) -> int: ...
+    def leaky(
+        self,
+        shape: _Axes,
+        decay: NDArray[np.float32],
+        driven: _Floats | None = None,
+        filtered: _Floats | None = None,
     ) -> int: ...
     def sum(self, shape: _Axes) -> int: ...
-    def build(self, output: int, isa: str = "") -> FloatPlan: ...
+    def build(self, output: int, isa: str = "", loops: Sequence[_Pair] = ()) -> FloatPlan: ...
 
 class IntegerBuilder(_Builder[np.int32]):
     def spiking(
@@ -92,6 +114,6 @@ class IntegerBuilder(_Builder[np.int32]):
     ) -> int: ...
     def sum(self, shape: _Axes, bias: NDArray[np.int32]) -> int: ...
     def inject(self, source: int, target: int) -> None: ...
-    def build(self, output: int, isa: str = "") -> IntegerPlan: ...
+    def build(self, output: int, isa: str = "", loops: Sequence[_Pair] = ()) -> IntegerPlan: ...
 
 def build_info() -> dict[str, Any]: ...

@@ -10,6 +10,7 @@
 
 #include "executor.hpp"
 #include "layer.hpp"
+#include "parameters.hpp"
 
 namespace py = pybind11;
 
@@ -21,7 +22,7 @@ namespace snnpipe {
 namespace {
 
 // What Python expects to find (`INTERFACE` in __init__.py): tells a stale build apart.
-constexpr int kInterface = 1;
+constexpr int kInterface = 2;
 
 using Axes = std::array<std::size_t, 3>;
 using Pair = std::array<std::size_t, 2>;
@@ -52,6 +53,26 @@ template <class T>
 std::optional<View<T>> view(const std::optional<py::array>& array, const char* name) {
   if (!array) return std::nullopt;
   return view<T>(*array, name);
+}
+
+using Arrays = std::optional<std::pair<py::array, py::array>>;
+
+std::optional<Views> views(const Arrays& arrays, const char* name) {
+  if (!arrays) return std::nullopt;
+  return Views{view<float>(arrays->first, name), view<float>(arrays->second, name)};
+}
+
+Firing firing(const py::array& threshold, const py::array& v_reset, const std::string& compare,
+              const std::string& reset) {
+  if ((compare != "gt" && compare != "ge") ||
+      (reset != "value" && reset != "subtract" && reset != "late")) {
+    throw std::invalid_argument("compare is gt or ge, reset is value, subtract or late");
+  }
+  const Reset kind = reset == "late"       ? Reset::late
+                     : reset == "subtract" ? Reset::subtract
+                                           : Reset::value;
+  return {view<float>(threshold, "threshold"), view<float>(v_reset, "v_reset"), compare == "ge",
+          kind};
 }
 
 template <class T>
@@ -159,6 +180,7 @@ py::class_<Builder<T>> bind(py::module_& m, const char* builder, const char* pla
       .def_property_readonly("isa", [](const Plan<T>& self) { return self.kernels->isa; });
   return py::class_<Made>(m, builder)
       .def(py::init<>())
+      .def("__len__", &Made::size)
       .def("input",
            [](Made& self, const Axes& shape, double limit) {
              return self.input(shape_from(shape), limit);
@@ -172,7 +194,7 @@ py::class_<Builder<T>> bind(py::module_& m, const char* builder, const char* pla
       .def("conv",
            [](Made& self, std::size_t source, std::size_t target, const py::array& weight,
               const std::optional<py::array>& bias, const Pair& stride, const Pair& padding,
-              const Pair& dilation, std::size_t groups) {
+              const Pair& dilation, std::size_t groups, std::size_t delay) {
              const View<T> kernel = view<T>(weight, "conv weight");
              if (kernel.shape.size() != 4) {
                throw std::invalid_argument("conv weight: expected 4 axes");
@@ -182,37 +204,46 @@ py::class_<Builder<T>> bind(py::module_& m, const char* builder, const char* pla
                                  {stride[0], stride[1]},
                                  {padding[0], padding[1]},
                                  {dilation[0], dilation[1]}};
-             self.conv(source, target, kernel, extra ? &*extra : nullptr, window, groups);
+             self.conv(source, target, kernel, extra ? &*extra : nullptr, window, groups, delay);
            },
            py::arg("source"), py::arg("target"), py::arg("weight"), py::arg("bias") = py::none(),
            py::kw_only(), py::arg("stride") = Pair{1, 1}, py::arg("padding") = Pair{0, 0},
-           py::arg("dilation") = Pair{1, 1}, py::arg("groups") = 1)
+           py::arg("dilation") = Pair{1, 1}, py::arg("groups") = 1, py::arg("delay") = 0)
       .def("dense",
            [](Made& self, std::size_t source, std::size_t target, const py::array& weight,
-              const std::optional<py::array>& bias) {
+              const std::optional<py::array>& bias, std::size_t delay) {
              const std::optional<View<T>> extra = view<T>(bias, "dense bias");
              self.dense(source, target, view<T>(weight, "dense weight"),
-                        extra ? &*extra : nullptr);
+                        extra ? &*extra : nullptr, delay);
            },
-           py::arg("source"), py::arg("target"), py::arg("weight"), py::arg("bias") = py::none())
+           py::arg("source"), py::arg("target"), py::arg("weight"), py::arg("bias") = py::none(),
+           py::kw_only(), py::arg("delay") = 0)
       .def("pool",
            [](Made& self, std::size_t source, std::size_t target, const Pair& kernel,
-              const Pair& stride, const Pair& padding, bool mean) {
+              const Pair& stride, const Pair& padding, bool mean, std::size_t delay) {
              const Window window{{kernel[0], kernel[1]},
                                  {stride[0], stride[1]},
                                  {padding[0], padding[1]},
                                  {1, 1}};
-             self.pool(source, target, window, mean);
+             self.pool(source, target, window, mean, delay);
            },
            py::arg("source"), py::arg("target"), py::kw_only(), py::arg("kernel"),
-           py::arg("stride"), py::arg("padding") = Pair{0, 0}, py::arg("mean") = false)
-      .def("identity", &Made::identity, py::arg("source"), py::arg("target"))
-      .def("build",
-           [](Made& self, std::size_t output, const std::string& isa) {
-             const Kernels& kernels = kernels_for(isa.c_str());
-             return std::const_pointer_cast<Plan<T>>(self.build(output, &kernels));
+           py::arg("stride"), py::arg("padding") = Pair{0, 0}, py::arg("mean") = false,
+           py::arg("delay") = 0)
+      .def("identity",
+           [](Made& self, std::size_t source, std::size_t target,
+              const std::optional<py::array>& factor, std::size_t delay) {
+             const std::optional<View<T>> times = view<T>(factor, "factor");
+             self.identity(source, target, times ? &*times : nullptr, delay);
            },
-           py::arg("output"), py::arg("isa") = "");
+           py::arg("source"), py::arg("target"), py::arg("factor") = py::none(), py::kw_only(),
+           py::arg("delay") = 0)
+      .def("build",
+           [](Made& self, std::size_t output, const std::string& isa, const Loops& loops) {
+             const Kernels& kernels = kernels_for(isa.c_str());
+             return std::const_pointer_cast<Plan<T>>(self.build(output, loops, &kernels));
+           },
+           py::arg("output"), py::arg("isa") = "", py::arg("loops") = Loops{});
 }
 
 py::dict build_info() {
@@ -236,20 +267,26 @@ PYBIND11_MODULE(_engine, m) {
       .def("spiking",
            [](Builder<float>& self, const Axes& axes, const py::array& decay,
               const py::array& threshold, const py::array& v_reset, const std::string& compare,
-              const std::string& reset) {
-             if ((compare != "gt" && compare != "ge") ||
-                 (reset != "value" && reset != "subtract")) {
-               throw std::invalid_argument("compare is gt or ge, reset is value or subtract");
-             }
+              const std::string& reset, const Arrays& driven, const Arrays& filtered) {
              const Shape shape = shape_from(axes);
-             return self.group(Kind::spiking, shape,
-                               float_neurons(shape, view<float>(decay, "decay"),
-                                             view<float>(threshold, "threshold"),
-                                             view<float>(v_reset, "v_reset"), compare == "ge",
-                                             reset == "subtract"));
+             const FloatNeuron neuron{view<float>(decay, "decay"),
+                                      firing(threshold, v_reset, compare, reset),
+                                      views(driven, "driven"), views(filtered, "filtered")};
+             return self.group(Kind::spiking, shape, float_neurons(shape, neuron));
            },
            py::arg("shape"), py::arg("decay"), py::arg("threshold"), py::arg("v_reset"),
-           py::arg("compare"), py::arg("reset"))
+           py::arg("compare"), py::arg("reset"), py::arg("driven") = py::none(),
+           py::arg("filtered") = py::none())
+      .def("leaky",
+           [](Builder<float>& self, const Axes& axes, const py::array& decay, const Arrays& driven,
+              const Arrays& filtered) {
+             const Shape shape = shape_from(axes);
+             const FloatNeuron neuron{view<float>(decay, "decay"), std::nullopt,
+                                      views(driven, "driven"), views(filtered, "filtered")};
+             return self.group(Kind::leaky, shape, float_neurons(shape, neuron));
+           },
+           py::arg("shape"), py::arg("decay"), py::arg("driven") = py::none(),
+           py::arg("filtered") = py::none())
       .def("sum",
            [](Builder<float>& self, const Axes& axes) {
              return self.group(Kind::sum, shape_from(axes), Neurons<float>{});

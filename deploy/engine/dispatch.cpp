@@ -12,9 +12,14 @@ namespace snnpipe {
 namespace {
 
 #define SNNPIPE_KERNELS(NAME, TARGET, WIDTH)                                                     \
-  TARGET void NAME##_float_block(const BlockTask<float>& task) { run_block<float, WIDTH>(task); } \
+  TARGET void NAME##_float_block(const BlockTask<float>& task) {                                 \
+    run_block<float, WIDTH, true>(task);                                                         \
+  }                                                                                              \
+  TARGET void NAME##_driven_block(const BlockTask<float>& task) {                                \
+    run_block<float, WIDTH, false>(task);                                                        \
+  }                                                                                              \
   TARGET void NAME##_integer_block(const BlockTask<int32_t>& task) {                             \
-    run_block<int32_t, WIDTH>(task);                                                             \
+    run_block<int32_t, WIDTH, true>(task);                                                       \
   }                                                                                              \
   TARGET void NAME##_masks(const uint64_t* masks, std::size_t words, const Scan& scan,           \
                            uint32_t* events, uint32_t* start) {                                  \
@@ -29,8 +34,9 @@ namespace {
                                     uint32_t* start) {                                           \
     decode_values(values, strides, scan, events, out, start);                                    \
   }                                                                                              \
-  constexpr Kernels k_##NAME = {#NAME,       NAME##_float_block,  NAME##_integer_block,          \
-                                NAME##_masks, NAME##_float_values, NAME##_integer_values};
+  constexpr Kernels k_##NAME = {#NAME,                NAME##_float_block, NAME##_driven_block,   \
+                                NAME##_integer_block, NAME##_masks,       NAME##_float_values,   \
+                                NAME##_integer_values};
 
 SNNPIPE_KERNELS(base, , 16)
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 
@@ -25,12 +26,13 @@ struct Scratch {
   }
 };
 
-// What a population did in the tile at hand.
+// What a population did in the tile at hand; frame = step * samples + sample.
 template <class T>
 struct Activity {
   Scratch<uint64_t> masks;
   Scratch<T> values;
-  std::size_t frames = 1;  // per sample; 1 when nothing changes from step to step
+  Scratch<State<T>> states;  // in loops: [block][sample][pixel]
+  std::size_t steps = 1;     // 1 when nothing changes from step to step
 };
 
 // The event list of one edge, kept while neighbouring blocks read the same channels.
@@ -41,10 +43,13 @@ struct EventList {
   std::size_t first = 0, last = 0;
 };
 
-void (*block_kernel(const Kernels& kernels, float))(const BlockTask<float>&) {
-  return kernels.float_block;
+void (*kernel_of(const Kernels& kernels, const Group<float>& group))(const BlockTask<float>&) {
+  const Neurons<float>& own = group.neurons;
+  const bool plain = group.kind != Kind::leaky && own.gain.empty() && own.synaptic_decay.empty() &&
+                     !own.resets_late;
+  return plain ? kernels.float_block : kernels.driven_block;
 }
-void (*block_kernel(const Kernels& kernels, int32_t))(const BlockTask<int32_t>&) {
+void (*kernel_of(const Kernels& kernels, const Group<int32_t>&))(const BlockTask<int32_t>&) {
   return kernels.integer_block;
 }
 void decode(const Kernels& kernels, const float* values, const Strides& strides, const Scan& scan,
@@ -70,43 +75,68 @@ class Run {
         activity_(plan.groups.size()) {}
 
   void all() {
-    set_frames();
+    set_steps();
     const std::size_t tile = tile_samples();
     for (first_ = 0; first_ < request_.batch; first_ += tile) {
       samples_ = std::min(tile, request_.batch - first_);
       std::size_t input = 0;
-      for (std::size_t g = 0; g < plan_.groups.size(); ++g) {
-        if (plan_.groups[g].kind == Kind::input) {
-          load(g, inputs_[input++]);
+      for (const Stage& stage : plan_.stages) {
+        if (plan_.groups[stage.first].kind == Kind::input) {
+          load(stage.first, inputs_[input++]);
         } else {
-          compute(g);
-          harvest(g);
+          run(stage);
         }
       }
     }
   }
 
  private:
-  void set_frames() {
+  void set_steps() {
     std::size_t input = 0;
-    for (std::size_t g = 0; g < plan_.groups.size(); ++g) {
-      const Group<T>& group = plan_.groups[g];
-      bool moves = group.kind == Kind::spiking;
-      if (group.kind == Kind::input) moves = inputs_[input++].per_step;
-      for (const Edge<T>& edge : group.edges) moves |= activity_[edge.source].frames > 1;
-      activity_[g].frames = moves ? request_.steps : 1;
+    for (const Stage& stage : plan_.stages) {
+      for (std::size_t g = stage.first; g < stage.end; ++g) {
+        const Group<T>& group = plan_.groups[g];
+        bool moves = stage.loop || group.kind == Kind::spiking || group.kind == Kind::leaky;
+        if (group.kind == Kind::input) moves = inputs_[input++].per_step;
+        for (const Edge<T>& edge : group.edges) {
+          moves |= edge.delay > 0 || activity_[edge.source].steps > 1;
+        }
+        activity_[g].steps = moves ? request_.steps : 1;
+      }
     }
+  }
+
+  void run(const Stage& stage) {
+    for (std::size_t g = stage.first; g < stage.end; ++g) {
+      const Group<T>& group = plan_.groups[g];
+      const std::size_t blocks = samples_ * group.shape.pixels() * group.shape.blocks();
+      if (group.kind == Kind::spiking) {
+        activity_[g].masks.reserve(activity_[g].steps * blocks);
+      } else {
+        activity_[g].values.reserve(activity_[g].steps * blocks * kLanes);
+      }
+      if (stage.loop) activity_[g].states.reserve(blocks);
+    }
+    const std::size_t steps = activity_[stage.first].steps, window = stage.loop ? 1 : steps;
+    for (std::size_t begin = 0; begin < steps; begin += window) {
+      for (std::size_t g = stage.first; g < stage.end; ++g) compute(g, begin, begin + window);
+    }
+    for (std::size_t g = stage.first; g < stage.end; ++g) harvest(g);
   }
 
   std::size_t tile_samples() const {
     std::size_t bytes = 1, events = 1;
-    for (std::size_t g = 0; g < plan_.groups.size(); ++g) {
-      const Group<T>& group = plan_.groups[g];
-      const std::size_t words = activity_[g].frames * group.shape.pixels() * group.shape.blocks();
-      bytes += group.kind == Kind::spiking ? words * sizeof(uint64_t)
-               : group.kind == Kind::input ? activity_[g].frames * group.shape.size() * sizeof(T)
-                                           : words * kLanes * sizeof(T);
-      events = std::max(events, activity_[g].frames * group.shape.size());
+    for (const Stage& stage : plan_.stages) {
+      for (std::size_t g = stage.first; g < stage.end; ++g) {
+        const Group<T>& group = plan_.groups[g];
+        const std::size_t blocks = group.shape.pixels() * group.shape.blocks();
+        const std::size_t words = activity_[g].steps * blocks;
+        bytes += group.kind == Kind::spiking ? words * sizeof(uint64_t)
+                 : group.kind == Kind::input ? activity_[g].steps * group.shape.size() * sizeof(T)
+                                             : words * kLanes * sizeof(T);
+        if (stage.loop) bytes += blocks * sizeof(State<T>);
+        events = std::max(events, activity_[g].steps * group.shape.size());
+      }
     }
     const std::size_t most = std::numeric_limits<uint32_t>::max() / 2;
     if (events > most) {
@@ -121,12 +151,11 @@ class Run {
   // Copies the tile's frames, so that nobody can change them between check and use.
   void load(std::size_t g, const Frames<T>& input) {
     const Group<T>& group = plan_.groups[g];
-    const std::size_t size = group.shape.size(), frames = activity_[g].frames;
-    T* values = activity_[g].values.reserve(samples_ * frames * size);
-    for (std::size_t n = 0; n < samples_; ++n) {
-      for (std::size_t t = 0; t < frames; ++t) {
+    const std::size_t size = group.shape.size(), steps = activity_[g].steps;
+    T* to = activity_[g].values.reserve(steps * samples_ * size);
+    for (std::size_t t = 0; t < steps; ++t) {
+      for (std::size_t n = 0; n < samples_; ++n, to += size) {
         const T* from = input.data + (t * request_.batch + first_ + n) * size;
-        T* to = values + (n * frames + t) * size;
         std::copy_n(from, size, to);
         if (!std::all_of(to, to + size, [&](T x) { return allowed(x, group.limit); })) {
           throw std::invalid_argument("input: sample " + std::to_string(first_ + n) +
@@ -142,7 +171,7 @@ class Run {
     source.words = group.shape.blocks();
     source.pixels = group.shape.pixels();
     source.channels = group.shape.channels;
-    source.frames = activity_[g].frames;
+    source.steps = activity_[g].steps;
     if (group.kind == Kind::spiking) {
       source.masks = activity_[g].masks.buffer.data();
       return source;
@@ -155,12 +184,19 @@ class Run {
     return source;
   }
 
-  void decode_events(EdgeTask<T>& task, EventList<T>& list, const Slab& slab) {
+  // Of the frames that the window begin..end reads.
+  void decode_events(EdgeTask<T>& task, EventList<T>& list, const Slab& slab, std::size_t begin,
+                     std::size_t end) {
     if (list.first == slab.first && list.last == slab.last) return;
     list.first = slab.first;
     list.last = slab.last;
     const Source<T>& source = task.source;
-    const Scan scan{samples_ * source.frames, source.pixels,
+    const std::size_t delay = task.edge->delay;
+    const bool still = source.steps == 1;
+    const std::size_t from = still || begin < delay ? 0 : begin - delay;
+    const std::size_t to = end <= delay ? 0 : still ? 1 : end - delay;
+    const std::size_t first_frame = from * samples_;
+    const Scan scan{(to - from) * samples_, source.pixels,
                     static_cast<std::size_t>(task.edge->geometry.width), slab.first, slab.last};
     // One entry of slack: graded decoding writes before it counts.
     const std::size_t most = scan.frames * scan.pixels * (slab.last - slab.first) + 1;
@@ -168,51 +204,54 @@ class Run {
     uint32_t* start = list.start.reserve(scan.frames * scan.pixels + 1);
     T* value = nullptr;
     if (source.masks != nullptr) {
-      plan_.kernels->masks(source.masks, source.words, scan, index, start);
+      const uint64_t* masks = source.masks + first_frame * source.pixels * source.words;
+      plan_.kernels->masks(masks, source.words, scan, index, start);
     } else {
       value = list.value.reserve(most);
-      decode(*plan_.kernels, source.values, source.strides, scan, index, value, start);
+      const T* values = source.values + first_frame * source.strides.frame;
+      decode(*plan_.kernels, values, source.strides, scan, index, value, start);
     }
-    task.events = {index, value, start};
+    task.events = {index, value, start, first_frame};
   }
 
   std::size_t first_of(std::size_t recorded) const {
     return recorded > first_ ? std::min(recorded - first_, samples_) : 0;
   }
 
-  void compute(std::size_t g) {
+  // The steps begin..end of a group.
+  void compute(std::size_t g, std::size_t begin, std::size_t end) {
     const Group<T>& group = plan_.groups[g];
-    const std::size_t frames = activity_[g].frames, pixels = group.shape.pixels();
-    const std::size_t words = samples_ * frames * pixels * group.shape.blocks();
+    Activity<T>& activity = activity_[g];
+    const std::size_t pixels = group.shape.pixels(), steps = end - begin;
     BlockTask<T> task;
     task.group = &group;
     task.samples = samples_;
-    task.steps = frames;
-    if (group.kind == Kind::spiking) {
-      task.masks = activity_[g].masks.reserve(words);
-    } else {
-      task.values = activity_[g].values.reserve(words * kLanes);
-    }
+    task.begin = begin;
+    task.end = end;
+    task.masks = activity.masks.buffer.data();
+    task.values = activity.values.buffer.data();
+    State<T>* states = activity.states.buffer.data();
     std::vector<EdgeTask<T>> edges = edge_tasks(group);
     task.edges = edges.data();
     task.edge_count = edges.size();
-    task.active = active_.reserve(frames * kLanes);
+    task.active = active_.reserve(steps * kLanes);
     task.currents_of = records_[g].currents != nullptr ? first_of(request_.currents) : 0;
     task.membranes_of = records_[g].membranes != nullptr ? first_of(request_.membranes) : 0;
-    task.currents = currents_.reserve(task.currents_of * frames * pixels * kLanes);
-    task.membranes = membranes_.reserve(task.membranes_of * frames * pixels * kLanes);
+    task.currents = currents_.reserve(task.currents_of * steps * pixels * kLanes);
+    task.membranes = membranes_.reserve(task.membranes_of * steps * pixels * kLanes);
     for (task.block = 0; task.block < group.shape.blocks(); ++task.block) {
+      if (states != nullptr) task.states = states + task.block * samples_ * pixels;
       for (std::size_t e = 0; e < edges.size(); ++e) {
         const Edge<T>& edge = *edges[e].edge;
         if (!edge.bias.empty()) edges[e].bias = edge.bias.data() + task.block * kLanes;
         if (edge.op != Op::linear) continue;
         const Slab& slab = edge.slabs[task.block];
-        decode_events(edges[e], lists_[e], slab);
+        decode_events(edges[e], lists_[e], slab, begin, end);
         edges[e].weights = edge.weights.data() + slab.offset;
         edges[e].channels = slab.last - slab.first;
       }
-      std::fill_n(task.active, frames * kLanes, 0);
-      block_kernel(*plan_.kernels, T{})(task);
+      std::fill_n(task.active, steps * kLanes, 0);
+      kernel_of(*plan_.kernels, group)(task);
       keep_block(g, task);
     }
   }
@@ -240,22 +279,25 @@ class Run {
   void keep_block(std::size_t g, const BlockTask<T>& task) {
     const GroupRecord<T>& record = records_[g];
     if (record.active != nullptr) {
-      for (std::size_t t = 0; t < task.steps; ++t) {
-        for (std::size_t i = 0; i < kLanes; ++i) record.active[t] += task.active[t * kLanes + i];
+      for (std::size_t t = task.begin; t < task.end; ++t) {
+        const int32_t* active = task.active + (t - task.begin) * kLanes;
+        record.active[t] = std::accumulate(active, active + kLanes, record.active[t]);
       }
     }
-    keep_lanes(task, task.currents, task.currents_of, request_.currents, record.currents);
-    keep_lanes(task, task.membranes, task.membranes_of, request_.membranes, record.membranes);
+    const std::size_t end = activity_[g].steps == 1 ? request_.steps : task.end;
+    keep_lanes(task, end, task.currents, task.currents_of, request_.currents, record.currents);
+    keep_lanes(task, end, task.membranes, task.membranes_of, request_.membranes, record.membranes);
   }
 
-  void keep_lanes(const BlockTask<T>& task, const T* lanes, std::size_t samples,
+  // A window of one step stands for all up to `end`.
+  void keep_lanes(const BlockTask<T>& task, std::size_t end, const T* lanes, std::size_t samples,
                   std::size_t recorded, T* out) const {
     const Shape& shape = task.group->shape;
     const std::size_t pixels = shape.pixels(), from = task.block * kLanes;
     const std::size_t channels = std::min(kLanes, shape.channels - from);
     for (std::size_t n = 0; n < samples; ++n) {
-      for (std::size_t t = 0; t < request_.steps; ++t) {
-        const std::size_t frame = n * task.steps + (task.steps == 1 ? 0 : t);
+      for (std::size_t t = task.begin; t < end; ++t) {
+        const std::size_t frame = (std::min(t, task.end - 1) - task.begin) * samples + n;
         T* to = out + ((t * recorded) + first_ + n) * shape.size() + from * pixels;
         for (std::size_t p = 0; p < pixels; ++p) {
           for (std::size_t c = 0; c < channels; ++c) {
@@ -270,12 +312,13 @@ class Run {
   void harvest(std::size_t g) {
     const Group<T>& group = plan_.groups[g];
     if (group.kind == Kind::relay) return;
-    const std::size_t size = group.shape.size(), frames = activity_[g].frames;
+    const std::size_t size = group.shape.size();
+    const bool still = activity_[g].steps == 1;
     const std::size_t bytes = (size + 7) / 8, spikes = request_.spikes;
     const std::size_t kept = records_[g].spikes != nullptr ? first_of(spikes) : 0;
     for (std::size_t n = 0; n < samples_; ++n) {
       for (std::size_t t = 0; t < request_.steps; ++t) {
-        const std::size_t frame = n * frames + (frames == 1 ? 0 : t);
+        const std::size_t frame = (still ? 0 : t) * samples_ + n;
         int64_t* fired = records_[g].fired + t * size;
         T* out = g == plan_.output ? outputs_ + (t * request_.batch + first_ + n) * size : nullptr;
         if (group.kind == Kind::spiking) {

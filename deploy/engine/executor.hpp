@@ -1,4 +1,5 @@
-// Runs a plan on a batch, layer by layer, a tile of samples at a time.
+// Runs a plan on a batch, a tile of samples at a time: stage by stage, over all steps at once, or
+// step by step where a stage is a loop.
 #pragma once
 
 #include <cstddef>

@@ -38,10 +38,18 @@ struct Lanes {
 #pragma GCC unroll 16
     for (int j = 0; j < kCount; ++j) v[j] += reinterpret_cast<const Vector*>(row)[j];
   }
+  SNNPIPE_INLINE void add(const Lanes& other) {
+#pragma GCC unroll 16
+    for (int j = 0; j < kCount; ++j) v[j] += other.v[j];
+  }
   // A rounded product, then a rounded sum: -ffp-contract=off keeps them apart.
   SNNPIPE_INLINE void add_times(const T* row, T factor) {
 #pragma GCC unroll 16
     for (int j = 0; j < kCount; ++j) v[j] += reinterpret_cast<const Vector*>(row)[j] * factor;
+  }
+  SNNPIPE_INLINE void multiply(const T* row) {
+#pragma GCC unroll 16
+    for (int j = 0; j < kCount; ++j) v[j] *= reinterpret_cast<const Vector*>(row)[j];
   }
   SNNPIPE_INLINE void divide(T divisor) {
 #pragma GCC unroll 16
@@ -72,7 +80,7 @@ SNNPIPE_INLINE void add_mask(Lanes<T, W>& sum, uint64_t word) {
   }
 }
 
-// What an edge reads of its source, for one tile of samples; frame = sample * frames + step.
+// What an edge reads of its source, for one tile of samples; frame = step * samples + sample.
 template <class T>
 struct Source {
   const uint64_t* masks = nullptr;  // spikes, or
@@ -80,7 +88,7 @@ struct Source {
   Strides strides{};
   bool padded = false;  // the channels of a pixel fill whole rows of 64
   std::size_t words = 0, pixels = 0, channels = 0;
-  std::size_t frames = 1;  // per sample; 1 when nothing changes from step to step
+  std::size_t steps = 1;  // 1 when nothing changes from step to step
 };
 
 template <class T>
@@ -151,9 +159,11 @@ struct Events {
   const uint32_t* index = nullptr;
   const T* value = nullptr;  // null: every event is 1
   const uint32_t* start = nullptr;
+  std::size_t first_frame = 0;  // of the source, the first that was decoded
 };
 
 // Sum of the weight rows at the events under the taps, in the order (ky, kx, input channel).
+// `first_pixel`: where the frame begins among those decoded.
 template <class T, int W>
 SNNPIPE_INLINE void gather(Lanes<T, W>& sum, const Events<T>& events, const T* weights,
                            const Tap* taps, std::size_t count, std::size_t first_pixel) {

@@ -1,5 +1,5 @@
-// One block of 64 channels of one population: every sample of a tile, every pixel, and the steps
-// innermost, so that the membrane stays near and the same weights are warm.
+// One block of 64 channels of one population: every sample of a tile, every pixel, and the steps of
+// a window innermost, so that the membrane stays near and the same weights are warm.
 #pragma once
 
 #include <cstddef>
@@ -27,13 +27,15 @@ struct EdgeTask {
 template <class T>
 struct BlockTask {
   const Group<T>* group = nullptr;
-  std::size_t block = 0, samples = 0, steps = 0;  // steps: 1 when nothing changes
+  std::size_t block = 0, samples = 0;
+  std::size_t begin = 0, end = 0;  // the window of steps; 0 and 1 when nothing changes
   EdgeTask<T>* edges = nullptr;
   std::size_t edge_count = 0;
-  uint64_t* masks = nullptr;   // [sample][step][pixel][blocks], spiking groups
-  T* values = nullptr;         // [sample][step][pixel][blocks * 64], the others
-  int32_t* active = nullptr;   // [step][64]
-  T* currents = nullptr;       // [sample][step][pixel][64] of the first samples
+  State<T>* states = nullptr;  // [sample][pixel], kept between windows; null: one window is all
+  uint64_t* masks = nullptr;   // [step][sample][pixel][blocks], spiking groups
+  T* values = nullptr;         // [step][sample][pixel][blocks * 64], the others
+  int32_t* active = nullptr;   // [step of the window][64]
+  T* currents = nullptr;       // [step of the window][sample][pixel][64] of the first samples
   T* membranes = nullptr;      // the same, after the step
   std::size_t currents_of = 0, membranes_of = 0;
 };
@@ -41,6 +43,7 @@ struct BlockTask {
 struct Kernels {
   const char* isa;
   void (*float_block)(const BlockTask<float>&);
+  void (*driven_block)(const BlockTask<float>&);  // groups that are not plain, see neurons.hpp
   void (*integer_block)(const BlockTask<int32_t>&);
   void (*masks)(const uint64_t*, std::size_t, const Scan&, uint32_t*, uint32_t*);
   void (*float_values)(const float*, const Strides&, const Scan&, uint32_t*, float*, uint32_t*);
@@ -52,33 +55,36 @@ struct Kernels {
 // SNNPIPE_ISA, else the widest). Throws std::invalid_argument when there is no such one here.
 const Kernels& kernels_for(const char* isa);
 
-// The sum of one edge into 64 neurons at (pixel, block), from +0, bias last.
+// Adds what one edge brings 64 neurons at (pixel, block) to `sum`, which is +0; without the bias.
 template <class T, int W>
-SNNPIPE_INLINE void edge_sum(Lanes<T, W>& sum, const EdgeTask<T>& task, std::size_t frame,
-                             std::size_t pixel, std::size_t block) {
-  sum.zero();
+SNNPIPE_INLINE void edge_sum(Lanes<T, W>& sum, const EdgeTask<T>& task, const Shape& shape,
+                             std::size_t frame, std::size_t pixel, std::size_t block) {
   const Source<T>& source = task.source;
-  const std::size_t first_pixel = frame * source.pixels;
   if (task.edge->op == Op::linear) {
+    const std::size_t first_pixel = (frame - task.events.first_frame) * source.pixels;
     gather(sum, task.events, task.weights, task.taps, task.tap_count, first_pixel);
-  } else if (task.edge->op == Op::pool) {
+    return;
+  }
+  if (task.edge->op == Op::pool) {
     for (std::size_t k = 0; k < task.tap_count; ++k) {
       for (uint32_t p = task.taps[k].first; p < task.taps[k].last; ++p) {
         add_pixel(sum, source, frame, p, block);
       }
     }
     if (task.edge->area != T{0}) sum.divide(task.edge->area);
-  } else if (!task.edge->permutes) {
+    return;
+  }
+  if (!task.edge->permutes) {
     add_pixel(sum, source, frame, pixel, block);
   } else {
     alignas(kAlignment) T row[kLanes] = {};
-    const std::size_t size = source.channels * source.pixels;
-    for (std::size_t i = block * kLanes; i < size && i < (block + 1) * kLanes; ++i) {
-      row[i % kLanes] = read(source, frame, i % source.pixels, i / source.pixels);
+    for (std::size_t c = block * kLanes; c < shape.channels && c < (block + 1) * kLanes; ++c) {
+      const std::size_t i = c * shape.pixels() + pixel;
+      row[c % kLanes] = read(source, frame, i % source.pixels, i / source.pixels);
     }
     sum.add(row);
   }
-  if (task.bias != nullptr) sum.add(task.bias);
+  if (!task.edge->factor.empty()) sum.multiply(task.edge->factor.at(pixel, block));
 }
 
 // Adds up the edges, in their order; what is injected in membrane units goes to `direct`.
@@ -89,30 +95,36 @@ SNNPIPE_INLINE void total_of(const BlockTask<T>& task, std::size_t sample, std::
   all.zero();
   for (std::size_t e = 0; e < task.edge_count; ++e) {
     const EdgeTask<T>& edge = task.edges[e];
-    if (edge.source.frames == 1 && step > 0) {
+    const std::size_t delay = edge.edge->delay;
+    const bool still = edge.source.steps == 1;
+    if (still && step > task.begin && step > delay) {
       if (edge.edge->op != Op::inject) all.add(edge.kept);
       continue;
     }
     Lanes<T, W> sum;
-    edge_sum(sum, edge, sample * edge.source.frames + step, pixel, task.block);
+    sum.zero();
+    if (step >= delay) {
+      const std::size_t frame = (still ? 0 : step - delay) * task.samples + sample;
+      edge_sum(sum, edge, task.group->shape, frame, pixel, task.block);
+    }
+    if (edge.bias != nullptr) sum.add(edge.bias);
     if (edge.edge->op == Op::inject) {
       sum.store(direct);
       continue;
     }
-    if (edge.source.frames == 1) sum.store(edge.kept);
-#pragma GCC unroll 16
-    for (int j = 0; j < Lanes<T, W>::kCount; ++j) all.v[j] += sum.v[j];
+    if (still) sum.store(edge.kept);
+    all.add(sum);
   }
   all.store(total);
 }
 
-template <class T, int W>
+template <class T, int W, bool kPlain>
 SNNPIPE_INLINE void run_block(const BlockTask<T>& task) {
   const Group<T>& group = *task.group;
   const std::size_t pixels = group.shape.pixels(), blocks = group.shape.blocks();
-  const bool spiking = group.kind == Kind::spiking;
   alignas(kAlignment) T total[kLanes], direct[kLanes];
   State<T> state;
+  Lanes<T, W> lanes;
   for (std::size_t n = 0; n < task.samples; ++n) {
     for (std::size_t p = 0; p < pixels; ++p) {
       for (std::size_t e = 0; e < task.edge_count; ++e) {
@@ -122,32 +134,38 @@ SNNPIPE_INLINE void run_block(const BlockTask<T>& task) {
                                  static_cast<std::ptrdiff_t>(p / group.shape.width),
                                  static_cast<std::ptrdiff_t>(p % group.shape.width), edge.taps);
       }
-      Lanes<T, W> zero;
-      zero.zero();
-      zero.store(state.v);
-      zero.store(state.u);
-      zero.store(direct);
-      for (std::size_t t = 0; t < task.steps; ++t) {
+      lanes.zero();
+      lanes.store(direct);
+      lanes.store(state.v);
+      lanes.store(state.u);
+      if (task.begin > 0) state = task.states[n * pixels + p];
+      for (std::size_t t = task.begin; t < task.end; ++t) {
         total_of<T, W>(task, n, t, p, total, direct);
-        const std::size_t frame = n * task.steps + t;
-        if (spiking) {
-          task.masks[(frame * pixels + p) * blocks + task.block] =
-              step<W>(group.neurons, p, task.block, total, direct, state,
-                      task.active + t * kLanes);
+        const std::size_t at = (t * task.samples + n) * pixels + p;
+        const std::size_t kept = t - task.begin;
+        if (group.kind == Kind::spiking) {
+          task.masks[at * blocks + task.block] =
+              step<W, kPlain>(group.neurons, p, task.block, total, direct, state,
+                      task.active + kept * kLanes);
           if (n < task.membranes_of) {
-            zero.load(state.v);
-            zero.store(task.membranes + (frame * pixels + p) * kLanes);
+            lanes.load(state.v);
+            lanes.store(task.membranes + ((kept * task.membranes_of + n) * pixels + p) * kLanes);
           }
         } else {
+          const T* value = total;
           if (group.kind == Kind::sum) pass_on<W>(group.neurons, p, task.block, total, direct);
-          zero.load(total);
-          zero.store(task.values + ((frame * pixels + p) * blocks + task.block) * kLanes);
+          if constexpr (!kPlain) {  // then it is a leaky group
+            value = leak<W>(group.neurons, p, task.block, total, state);
+          }
+          lanes.load(value);
+          lanes.store(task.values + (at * blocks + task.block) * kLanes);
         }
         if (n < task.currents_of) {
-          zero.load(total);
-          zero.store(task.currents + (frame * pixels + p) * kLanes);
+          lanes.load(total);
+          lanes.store(task.currents + ((kept * task.currents_of + n) * pixels + p) * kLanes);
         }
       }
+      if (task.states != nullptr) task.states[n * pixels + p] = state;
     }
   }
 }

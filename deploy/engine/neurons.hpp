@@ -12,7 +12,7 @@ namespace snnpipe {
 template <class T>
 struct State {
   alignas(kAlignment) T v[kLanes];  // membrane
-  alignas(kAlignment) T u[kLanes];  // integer current with memory; unused in float
+  alignas(kAlignment) T u[kLanes];  // synaptic current, where it has a memory
 };
 
 // Fired lanes (0 or -1 each) to a mask word.
@@ -22,32 +22,103 @@ SNNPIPE_INLINE uint64_t word_of(const int32_t* fired) {
   return pack_bytes(bytes);
 }
 
-// `current` comes in as the sum of the edges and leaves as the whole current. Returns the spikes
-// and counts, per lane, updates with a current or a spike. Both comparisons and both resets are one
-// straight line, u > th or (u == th and allowed), and (u or 0) + after: g++ 12 takes a comparison
-// of vectors apart, lane by lane, when it moves it out of a branch.
+// What enters the membrane: the sum of the edges itself, or, in `row`, what synaptic current, gain
+// and leak make of it. A rounded product, then a rounded sum, everywhere.
 template <int W>
-SNNPIPE_INLINE uint64_t step(const Neurons<float>& neurons, std::size_t pixel, std::size_t block,
-                             float* current, const float*, State<float>& state, int32_t* active) {
+SNNPIPE_INLINE const float* drive(const Neurons<float>& neurons, std::size_t pixel,
+                                  std::size_t block, const float* current, State<float>& state,
+                                  float* row) {
+  Lanes<float, W> value;
+  if (!neurons.synaptic_decay.empty()) {
+    Lanes<float, W> fresh;
+    fresh.load(current);
+    fresh.multiply(neurons.synaptic_gain.at(pixel, block));
+    value.load(state.u);
+    value.multiply(neurons.synaptic_decay.at(pixel, block));
+    value.add(fresh);
+    value.store(state.u);
+    current = state.u;
+  }
+  if (!neurons.gain.empty()) {
+    value.load(current);
+    value.multiply(neurons.gain.at(pixel, block));
+    value.add(neurons.leak.at(pixel, block));
+    value.store(row);
+    current = row;
+  }
+  return current;
+}
+
+// Spikes of 64 neurons, and their membranes after the step; counts, per lane, updates with a
+// current or a spike. Both comparisons and both resets are one straight line, u > th or (u == th
+// and allowed), and (u or 0) + after: g++ 12 takes a comparison of vectors apart, lane by lane,
+// when it moves it out of a branch. With a late reset the membrane kept is the one that was held
+// against the threshold, so it tells what the last spike still owes (at first 0, which cannot
+// fire).
+template <int W, bool kLate>
+SNNPIPE_INLINE uint64_t fire(const Neurons<float>& neurons, std::size_t pixel, std::size_t block,
+                             const float* current, const float* driven, State<float>& state,
+                             int32_t* active) {
   typedef typename Lanes<float, W>::Vector Values;
   typedef typename Lanes<int32_t, W>::Vector Flags;
   const Values* decay = reinterpret_cast<const Values*>(neurons.decay.at(pixel, block));
   const Values* threshold = reinterpret_cast<const Values*>(neurons.threshold.at(pixel, block));
   const Values* after = reinterpret_cast<const Values*>(neurons.after.at(pixel, block));
-  const Values* input = reinterpret_cast<const Values*>(current);
+  const Values* sum = reinterpret_cast<const Values*>(current);
+  const Values* input = reinterpret_cast<const Values*>(driven);
   Values* v = reinterpret_cast<Values*>(state.v);
   Flags* counts = reinterpret_cast<Flags*>(active);
   alignas(kAlignment) int32_t fired[kLanes];
 #pragma GCC unroll 16
   for (int j = 0; j < Lanes<float, W>::kCount; ++j) {
-    const Values u = decay[j] * v[j] + input[j];
+    Values u = decay[j] * v[j] + input[j];
+    if constexpr (kLate) {
+      const Flags fired_before =
+          (v[j] > threshold[j]) | ((v[j] == threshold[j]) & neurons.equality_fires);
+      const Flags owed = reinterpret_cast<const Flags*>(threshold)[j] & fired_before;
+      u -= reinterpret_cast<const Values&>(owed);
+    }
     const Flags spike = (u > threshold[j]) | ((u == threshold[j]) & neurons.equality_fires);
-    const Flags kept = reinterpret_cast<const Flags&>(u) & neurons.membrane_stays;
-    v[j] = spike ? reinterpret_cast<const Values&>(kept) + after[j] : u;
+    if constexpr (kLate) {
+      v[j] = u;
+    } else {
+      const Flags kept = reinterpret_cast<const Flags&>(u) & neurons.membrane_stays;
+      v[j] = spike ? reinterpret_cast<const Values&>(kept) + after[j] : u;
+    }
     reinterpret_cast<Flags*>(fired)[j] = spike;
-    counts[j] -= (input[j] != 0.0f) | spike;
+    counts[j] -= (sum[j] != 0.0f) | spike;
   }
   return word_of(fired);
+}
+
+// One step of neurons that fire. `current` comes in as the sum of the edges and leaves as the whole
+// current. Returns the spikes. kPlain: LIF and IF without gain, leak, synaptic current and late
+// reset; they have a kernel of their own, for the code of the others costs them a tenth.
+template <int W, bool kPlain>
+SNNPIPE_INLINE uint64_t step(const Neurons<float>& neurons, std::size_t pixel, std::size_t block,
+                             float* current, const float*, State<float>& state, int32_t* active) {
+  if constexpr (kPlain) {
+    return fire<W, false>(neurons, pixel, block, current, current, state, active);
+  } else {
+    alignas(kAlignment) float row[kLanes];
+    const float* driven = drive<W>(neurons, pixel, block, current, state, row);
+    return neurons.resets_late
+               ? fire<W, true>(neurons, pixel, block, current, driven, state, active)
+               : fire<W, false>(neurons, pixel, block, current, driven, state, active);
+  }
+}
+
+// One step of neurons that do not fire: their membranes.
+template <int W>
+SNNPIPE_INLINE const float* leak(const Neurons<float>& neurons, std::size_t pixel,
+                                 std::size_t block, const float* current, State<float>& state) {
+  alignas(kAlignment) float row[kLanes];
+  Lanes<float, W> v;
+  v.load(state.v);
+  v.multiply(neurons.decay.at(pixel, block));
+  v.add(drive<W>(neurons, pixel, block, current, state, row));
+  v.store(state.v);
+  return state.v;
 }
 
 // x * factor / 4096 rounded toward zero, 0 <= factor <= 4096, |x| <= 2^30, in 32 bits: with
@@ -62,7 +133,7 @@ SNNPIPE_INLINE void decay(Vector& x, const Vector& factor) {
 
 // Loihi. 32 bits hold every value because the plan bounds the sums: |64 * sum| <= 2^30 without a
 // memory of the current and <= 2^24 with one, where a single wrap then leads back into 24 bits.
-template <int W>
+template <int W, bool kPlain>
 SNNPIPE_INLINE uint64_t step(const Neurons<int32_t>& neurons, std::size_t pixel, std::size_t block,
                              int32_t* current, const int32_t* direct, State<int32_t>& state,
                              int32_t* active) {

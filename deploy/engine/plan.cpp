@@ -2,90 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
-#include <stdexcept>
+
+#include "parameters.hpp"
 
 namespace snnpipe {
 namespace {
 
-constexpr std::size_t kLargestAxis = std::size_t{1} << 24;
-constexpr std::size_t kLargestGroup = std::size_t{1} << 30;
 // Integer sums stay below these, so that 32 bits hold every step (see neurons.hpp).
 constexpr double kLargestSum = 1 << 24;
 constexpr double kLargestSumWithMemory = 1 << 18;
-constexpr int32_t kLargestBias = 1 << 28;
-
-[[noreturn]] void fail(const std::string& where, const std::string& what) {
-  throw std::invalid_argument(where + ": " + what);
-}
-
-std::string text(const std::vector<std::size_t>& shape) {
-  std::string out;
-  for (std::size_t axis : shape) out += (out.empty() ? "" : ", ") + std::to_string(axis);
-  return "(" + out + ")";
-}
-
-std::string text(const Shape& s) {
-  return text(std::vector<std::size_t>{s.channels, s.height, s.width});
-}
-
-void check_shape(const Shape& shape) {
-  for (std::size_t axis : {shape.channels, shape.height, shape.width}) {
-    if (axis < 1 || axis > kLargestAxis) fail("group", "shape " + text(shape) + " is not usable");
-  }
-  // Each axis is at most 2^24, so the product of two cannot overflow 64 bits.
-  if (shape.pixels() > kLargestGroup || shape.channels > kLargestGroup / shape.pixels()) {
-    fail("group", "shape " + text(shape) + " has more than 2^30 neurons");
-  }
-}
-
-bool finite(float value) { return std::isfinite(value); }
-bool finite(int32_t) { return true; }
-
-template <class T>
-void check_finite(const std::string& where, const T* data, std::size_t size) {
-  if (!std::all_of(data, data + size, [](T value) { return finite(value); })) {
-    fail(where, "holds a value that is not finite");
-  }
-}
-
-// One value, one per channel or one per neuron (C, H, W order) to rows of 64; `fill` pads.
-template <class T>
-Rows<T> rows_of(const std::string& name, const Shape& shape, const View<T>& view, T fill) {
-  const std::size_t n = view.size();
-  if (n != 1 && n != shape.channels && n != shape.size()) {
-    fail("parameter '" + name + "'", "has " + std::to_string(n) + " values for a group of shape " +
-                                         text(shape) + "; expected 1, one per channel or neuron");
-  }
-  check_finite("parameter '" + name + "'", view.data, n);
-  const bool per_neuron = n == shape.size() && n != shape.channels && n != 1;
-  const std::size_t pixels = per_neuron ? shape.pixels() : 1;
-  const std::size_t stride = shape.blocks() * kLanes;
-  Rows<T> rows{Buffer<T>(pixels * stride), per_neuron ? stride : 0};
-  std::fill_n(rows.values.data(), pixels * stride, fill);
-  for (std::size_t p = 0; p < pixels; ++p) {
-    for (std::size_t c = 0; c < shape.channels; ++c) {
-      const std::size_t at = n == 1 ? 0 : per_neuron ? c * pixels + p : c;
-      rows.values.data()[p * stride + c] = view.data[at];
-    }
-  }
-  return rows;
-}
-
-void check_range(const std::string& name, const View<int32_t>& view, int32_t low, int32_t high) {
-  for (std::size_t i = 0; i < view.size(); ++i) {
-    if (view.data[i] < low || view.data[i] > high) {
-      fail("parameter '" + name + "'", "holds " + std::to_string(view.data[i]) + "; expected " +
-                                           std::to_string(low) + " to " + std::to_string(high));
-    }
-  }
-}
-
-template <class T, class Change>
-void change(Rows<T>& rows, Change apply) {
-  T* data = rows.values.data();
-  std::transform(data, data + rows.values.size(), data, apply);
-}
 
 double bias_limit(const Neurons<int32_t>& neurons) {
   double limit = 0;
@@ -179,50 +104,6 @@ Buffer<T> bias_rows(const std::string& edge, const Shape& target, const View<T>&
 
 }  // namespace
 
-Neurons<float> float_neurons(const Shape& shape, const View<float>& decay,
-                             const View<float>& threshold, const View<float>& rest,
-                             bool fires_at_threshold, bool subtracts) {
-  check_shape(shape);
-  Neurons<float> neurons;
-  neurons.decay = rows_of("decay", shape, decay, 0.0f);
-  // Padding never fires: its current is 0 and its threshold infinite.
-  const float never = std::numeric_limits<float>::infinity();
-  neurons.threshold = rows_of("threshold", shape, threshold, never);
-  neurons.after = rows_of("v_reset", shape, rest, 0.0f);
-  if (subtracts) {
-    neurons.after = rows_of("threshold", shape, threshold, 0.0f);
-    change(neurons.after, [](float value) { return -value; });
-  }
-  neurons.equality_fires = fires_at_threshold ? -1 : 0;
-  neurons.membrane_stays = subtracts ? -1 : 0;
-  return neurons;
-}
-
-Neurons<int32_t> integer_bias(const Shape& shape, const View<int32_t>& bias) {
-  check_shape(shape);
-  check_range("bias", bias, -kLargestBias, kLargestBias);
-  Neurons<int32_t> neurons;
-  neurons.bias = rows_of("bias", shape, bias, int32_t{0});
-  return neurons;
-}
-
-Neurons<int32_t> integer_neurons(const Shape& shape, const View<int32_t>& du,
-                                 const View<int32_t>& dv, const View<int32_t>& threshold,
-                                 const View<int32_t>& bias) {
-  Neurons<int32_t> neurons = integer_bias(shape, bias);
-  check_range("du", du, 0, 4095);
-  check_range("dv", dv, 0, 4096);
-  check_range("threshold", threshold, 0, 1 << 17);
-  neurons.current_factor = rows_of("du", shape, du, int32_t{4095});
-  change(neurons.current_factor, [](int32_t value) { return 4095 - value; });
-  neurons.factor = rows_of("dv", shape, dv, int32_t{4096});
-  change(neurons.factor, [](int32_t value) { return 4096 - value; });
-  neurons.threshold = rows_of("threshold", shape, threshold, int32_t{1 << 17});
-  change(neurons.threshold, [](int32_t value) { return value * 64; });
-  for (std::size_t i = 0; i < du.size(); ++i) neurons.current_decays |= du.data[i] != 4095;
-  return neurons;
-}
-
 template <class T>
 std::size_t Plan<T>::inputs() const {
   return static_cast<std::size_t>(
@@ -252,29 +133,29 @@ std::size_t Builder<T>::group(Kind kind, Shape shape, Neurons<T> neurons) {
 }
 
 template <class T>
-void Builder<T>::check_ends(const std::string& edge, std::size_t source,
-                            std::size_t target) const {
-  if (target >= groups_.size() || source >= target) {
-    fail(edge, "an edge leads from an earlier group to a later one; there are " +
+void Builder<T>::check_ends(const std::string& edge, std::size_t source, std::size_t target,
+                            std::size_t delay) const {
+  const bool back = source >= target;
+  if (std::max(source, target) >= groups_.size() || (back && delay == 0)) {
+    fail(edge, "an edge without a delay leads from an earlier group to a later one; there are " +
                    std::to_string(groups_.size()) + " groups");
   }
+  if (back && std::is_integral<T>::value) fail(edge, "there are no loops in integers");
+  if (delay > kLargestAxis) fail(edge, "the delay is too large");
   if (groups_[target].kind == Kind::input) fail(edge, "an input cannot be a target");
 }
 
 // `weight` is (Cout, channels / groups, kernel) in C, H, W order. A block of 64 outputs reads the
 // channels of all groups it touches; weights between different groups are zero.
 template <class T>
-void Builder<T>::linear(const std::string& edge, std::size_t source, std::size_t target,
-                        const T* weight, const Geometry& geometry, std::size_t channels,
-                        std::size_t groups, const View<T>* bias) {
+void Builder<T>::linear(const std::string& edge, std::size_t target, const T* weight,
+                        Edge<T> made, std::size_t channels, std::size_t groups,
+                        const View<T>* bias) {
   const Shape& out = groups_[target].shape;
+  const Geometry& geometry = made.geometry;
   const std::size_t window = static_cast<std::size_t>(geometry.kernel[0] * geometry.kernel[1]);
   const std::size_t in_group = channels / groups, out_group = out.channels / groups;
   check_finite(edge + ", weight", weight, out.channels * in_group * window);
-  Edge<T> made;
-  made.source = source;
-  made.op = Op::linear;
-  made.geometry = geometry;
   std::size_t rows = 0;
   for (std::size_t block = 0; block < out.blocks(); ++block) {
     const std::size_t last_out = std::min(out.channels, (block + 1) * kLanes) - 1;
@@ -307,9 +188,10 @@ void Builder<T>::linear(const std::string& edge, std::size_t source, std::size_t
 
 template <class T>
 void Builder<T>::conv(std::size_t source, std::size_t target, const View<T>& weight,
-                      const View<T>* bias, const Window& window, std::size_t groups) {
+                      const View<T>* bias, const Window& window, std::size_t groups,
+                      std::size_t delay) {
   const std::string edge = label("conv", source, target);
-  check_ends(edge, source, target);
+  check_ends(edge, source, target, delay);
   const Shape& in = groups_[source].shape;
   const Shape& out = groups_[target].shape;
   if (groups < 1 || in.channels % groups != 0 || out.channels % groups != 0) {
@@ -321,14 +203,16 @@ void Builder<T>::conv(std::size_t source, std::size_t target, const View<T>& wei
     fail(edge, "the weight has shape " + text(weight.shape) + "; expected " + text(expected));
   }
   check_window(edge, in, out, window);
-  linear(edge, source, target, weight.data, geometry_of(in, window), in.channels, groups, bias);
+  Edge<T> made{source, delay, Op::linear};
+  made.geometry = geometry_of(in, window);
+  linear(edge, target, weight.data, std::move(made), in.channels, groups, bias);
 }
 
 template <class T>
 void Builder<T>::dense(std::size_t source, std::size_t target, const View<T>& weight,
-                       const View<T>* bias) {
+                       const View<T>* bias, std::size_t delay) {
   const std::string edge = label("dense", source, target);
-  check_ends(edge, source, target);
+  check_ends(edge, source, target, delay);
   const Shape& in = groups_[source].shape;
   const Shape& out = groups_[target].shape;
   const std::vector<std::size_t> expected = {out.channels, in.size()};
@@ -336,24 +220,23 @@ void Builder<T>::dense(std::size_t source, std::size_t target, const View<T>& we
     fail(edge, "the weight has shape " + text(weight.shape) + "; expected " + text(expected) +
                    " into a flat group");
   }
-  Geometry geometry;
-  geometry.width = geometry.kernel[1] = static_cast<std::ptrdiff_t>(in.pixels());
-  linear(edge, source, target, weight.data, geometry, in.channels, 1, bias);
+  Edge<T> made{source, delay, Op::linear};
+  made.geometry.width = made.geometry.kernel[1] = static_cast<std::ptrdiff_t>(in.pixels());
+  linear(edge, target, weight.data, std::move(made), in.channels, 1, bias);
 }
 
 template <class T>
-void Builder<T>::pool(std::size_t source, std::size_t target, const Window& window, bool mean) {
+void Builder<T>::pool(std::size_t source, std::size_t target, const Window& window, bool mean,
+                      std::size_t delay) {
   const std::string edge = label("pool", source, target);
-  check_ends(edge, source, target);
+  check_ends(edge, source, target, delay);
   const Shape& in = groups_[source].shape;
   const Shape& out = groups_[target].shape;
   if (in.channels != out.channels) fail(edge, "pooling keeps the number of channels");
   check_window(edge, in, out, window);
   if (window.dilation[0] != 1 || window.dilation[1] != 1) fail(edge, "pooling has no dilation");
   if (mean && std::is_integral<T>::value) fail(edge, "there is no mean in integers");
-  Edge<T> made;
-  made.source = source;
-  made.op = Op::pool;
+  Edge<T> made{source, delay, Op::pool};
   made.geometry = geometry_of(in, window);
   const double area = static_cast<double>(window.kernel[0]) * static_cast<double>(window.kernel[1]);
   if (mean) made.area = static_cast<T>(area);
@@ -362,18 +245,19 @@ void Builder<T>::pool(std::size_t source, std::size_t target, const Window& wind
 }
 
 template <class T>
-void Builder<T>::identity(std::size_t source, std::size_t target) {
+void Builder<T>::identity(std::size_t source, std::size_t target, const View<T>* factor,
+                          std::size_t delay) {
   const std::string edge = label("identity", source, target);
-  check_ends(edge, source, target);
+  check_ends(edge, source, target, delay);
   const Shape& in = groups_[source].shape;
   const Shape& out = groups_[target].shape;
-  if (in.size() != out.size() || !(in == out || out.pixels() == 1)) {
+  if (in.size() != out.size()) {
     fail(edge, "shape " + text(in) + " does not fit shape " + text(out));
   }
-  Edge<T> made;
-  made.source = source;
-  made.op = Op::identity;
-  made.permutes = !(in == out);
+  if (factor != nullptr && std::is_integral<T>::value) fail(edge, "there is no factor in integers");
+  Edge<T> made{source, delay, Op::identity};
+  if (factor != nullptr) made.factor = rows_of("factor", out, *factor, T{0});
+  made.permutes = in.channels != out.channels;
   made.reach = 1;
   groups_[target].edges.push_back(std::move(made));
 }
@@ -381,7 +265,7 @@ void Builder<T>::identity(std::size_t source, std::size_t target) {
 template <class T>
 void Builder<T>::inject(std::size_t source, std::size_t target) {
   const std::string edge = label("inject", source, target);
-  check_ends(edge, source, target);
+  check_ends(edge, source, target, 0);
   const Group<T>& from = groups_[source];
   Group<T>& to = groups_[target];
   const bool again = std::any_of(to.edges.begin(), to.edges.end(),
@@ -390,20 +274,51 @@ void Builder<T>::inject(std::size_t source, std::size_t target) {
       to.kind == Kind::relay || again) {
     fail(edge, "one input of the target's shape may be injected into an integer group");
   }
-  Edge<T> made;
-  made.source = source;
-  made.op = Op::inject;
+  Edge<T> made{source, 0, Op::inject};
   to.edges.push_back(std::move(made));
 }
 
 template <class T>
-std::shared_ptr<const Plan<T>> Builder<T>::build(std::size_t output, const Kernels* kernels) {
+std::vector<Stage> Builder<T>::stages(const Loops& loops) const {
+  std::vector<Stage> made;
+  std::size_t next = 0;
+  const auto singles_to = [&](std::size_t end) {
+    for (; next < end; ++next) made.push_back({next, next + 1, false});
+  };
+  for (const auto& [first, last] : loops) {
+    if (first < next || last < first || last >= groups_.size()) {
+      fail("loop", "groups " + std::to_string(first) + " to " + std::to_string(last) +
+                       " are no ascending range of groups");
+    }
+    singles_to(first);
+    made.push_back({first, last + 1, true});
+    next = last + 1;
+  }
+  singles_to(groups_.size());
+  for (const Stage& stage : made) {
+    for (std::size_t g = stage.first; g < stage.end; ++g) {
+      if (stage.loop && groups_[g].kind == Kind::input) fail("loop", "an input cannot be in it");
+      for (const Edge<T>& edge : groups_[g].edges) {
+        if (edge.source >= (stage.loop ? stage.end : g)) {
+          fail("group " + std::to_string(g), "is fed by group " + std::to_string(edge.source) +
+                                                 ", which neither runs earlier nor in its loop");
+        }
+      }
+    }
+  }
+  return made;
+}
+
+template <class T>
+std::shared_ptr<const Plan<T>> Builder<T>::build(std::size_t output, const Loops& loops,
+                                                 const Kernels* kernels) {
   if (output >= groups_.size() || groups_[output].kind == Kind::input ||
       groups_[output].kind == Kind::relay) {
-    fail("output", "group " + std::to_string(output) + " is no spiking or summing group");
+    fail("output", "group " + std::to_string(output) + " is no population of neurons");
   }
   bound(groups_);
   auto plan = std::make_shared<Plan<T>>();
+  plan->stages = stages(loops);
   plan->groups = std::move(groups_);
   plan->output = output;
   plan->kernels = kernels;

@@ -11,6 +11,7 @@
 #include <memory>
 #include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace snnpipe {
@@ -66,7 +67,7 @@ struct View {
   }
 };
 
-// A neuron parameter: 64 values per (pixel, block), or per block when all pixels share them.
+// A parameter of every neuron: 64 values per (pixel, block), or per block when all pixels share them.
 template <class T>
 struct Rows {
   Buffer<T> values;
@@ -74,6 +75,7 @@ struct Rows {
   const T* at(std::size_t pixel, std::size_t block) const {
     return values.data() + pixel * pixel_stride + block * kLanes;
   }
+  bool empty() const { return values.empty(); }
 };
 
 template <class T>
@@ -85,6 +87,9 @@ struct Neurons<float> {
   Rows<float> after;           // a spike leaves v = (u or 0) + after: -threshold or the rest
   int32_t equality_fires = 0;  // all bits set: fires at u == threshold too
   int32_t membrane_stays = 0;  // all bits set: u, not 0, in the line above
+  bool resets_late = false;    // the threshold is taken off one step later instead
+  Rows<float> gain, leak;      // empty: the current enters the membrane as it is
+  Rows<float> synaptic_decay, synaptic_gain;  // empty: the current has no memory
 };
 
 template <>
@@ -99,6 +104,7 @@ struct Neurons<int32_t> {
 enum class Kind {
   input,    // values from outside
   spiking,  // 0 or 1
+  leaky,    // its membrane; floats only
   sum,      // its current; in integers 64 * sum + bias
   relay,    // between two operations of one synapse: the bare sum
 };
@@ -106,7 +112,7 @@ enum class Kind {
 enum class Op {
   linear,    // convolution or dense map
   pool,      // sum or mean over windows
-  identity,  // element i to element i in C, H, W order
+  identity,  // element i to element i in C, H, W order, times a factor if there is one
   inject,    // integers only: added to the current in membrane units
 };
 
@@ -129,12 +135,14 @@ struct Slab {
 template <class T>
 struct Edge {
   std::size_t source = 0;
+  std::size_t delay = 0;  // steps; before the first value that comes through, zeros
   Op op = Op::identity;
   Geometry geometry;
   std::vector<Slab> slabs;
   Buffer<T> weights;
   Buffer<T> bias;         // per output block, empty when there is none
   T area = 0;             // mean pooling divides by it; 0 for a sum
+  Rows<T> factor;         // of an identity, empty when there is none
   bool permutes = false;  // an identity between two layouts (a flattened image)
   double reach = 0;       // largest sum of |weights| into one neuron
 };
@@ -150,47 +158,56 @@ struct Group {
 
 struct Kernels;
 
+// Groups first to end - 1 run together: one group over all steps, or a loop step by step.
+struct Stage {
+  std::size_t first = 0, end = 0;
+  bool loop = false;
+};
+
 template <class T>
 struct Plan {
   std::vector<Group<T>> groups;
+  std::vector<Stage> stages;  // all groups, in their order
   std::size_t output = 0;
   const Kernels* kernels = nullptr;
   std::size_t inputs() const;
 };
 
+using Loops = std::vector<std::pair<std::size_t, std::size_t>>;
+
 struct Window {
   std::size_t kernel[2], stride[2], padding[2], dilation[2];
 };
 
-// Takes a network over, one group and one edge at a time; a group's edges are summed in the order
-// of the calls. Throws std::invalid_argument that names the edge, what was found and what is legal.
+// Takes a network over, one group and one edge at a time; groups run and a group's edges are summed
+// in the order of the calls. An edge that is not delayed leads from an earlier group to a later one,
+// any edge from a group that runs earlier or in the same loop. Throws std::invalid_argument that
+// names the edge, what was found and what is legal.
 template <class T>
 class Builder {
  public:
+  std::size_t size() const { return groups_.size(); }
   std::size_t input(Shape shape, double limit);
   std::size_t group(Kind kind, Shape shape, Neurons<T> neurons);
   void conv(std::size_t source, std::size_t target, const View<T>& weight, const View<T>* bias,
-            const Window& window, std::size_t groups);
-  void dense(std::size_t source, std::size_t target, const View<T>& weight, const View<T>* bias);
-  void pool(std::size_t source, std::size_t target, const Window& window, bool mean);
-  void identity(std::size_t source, std::size_t target);
+            const Window& window, std::size_t groups, std::size_t delay);
+  void dense(std::size_t source, std::size_t target, const View<T>& weight, const View<T>* bias,
+             std::size_t delay);
+  void pool(std::size_t source, std::size_t target, const Window& window, bool mean,
+            std::size_t delay);
+  void identity(std::size_t source, std::size_t target, const View<T>* factor, std::size_t delay);
   void inject(std::size_t source, std::size_t target);
-  std::shared_ptr<const Plan<T>> build(std::size_t output, const Kernels* kernels);
+  // `loops`: first and last group of each loop, ascending.
+  std::shared_ptr<const Plan<T>> build(std::size_t output, const Loops& loops,
+                                       const Kernels* kernels);
 
  private:
-  void check_ends(const std::string& edge, std::size_t source, std::size_t target) const;
-  void linear(const std::string& edge, std::size_t source, std::size_t target, const T* weight,
-              const Geometry& geometry, std::size_t channels, std::size_t groups,
-              const View<T>* bias);
+  void check_ends(const std::string& edge, std::size_t source, std::size_t target,
+                  std::size_t delay) const;
+  void linear(const std::string& edge, std::size_t target, const T* weight, Edge<T> made,
+              std::size_t channels, std::size_t groups, const View<T>* bias);
+  std::vector<Stage> stages(const Loops& loops) const;
   std::vector<Group<T>> groups_;
 };
-
-Neurons<float> float_neurons(const Shape& shape, const View<float>& decay,
-                             const View<float>& threshold, const View<float>& rest,
-                             bool fires_at_threshold, bool subtracts);
-Neurons<int32_t> integer_neurons(const Shape& shape, const View<int32_t>& du,
-                                 const View<int32_t>& dv, const View<int32_t>& threshold,
-                                 const View<int32_t>& bias);
-Neurons<int32_t> integer_bias(const Shape& shape, const View<int32_t>& bias);
 
 }  // namespace snnpipe

@@ -1,4 +1,4 @@
-"""Reads a step graph with suspicion: it must be one of ours, whole, and of the network at hand.
+"""Reads an ONNX file with suspicion: it must be one of ours, whole, and of the network at hand.
 
 Nothing outside the file is read, and nothing but a short list of operators gets to onnxruntime.
 """
@@ -6,46 +6,69 @@ Nothing outside the file is read, and nothing but a short list of operators gets
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from ...errors import RequestError
 from ...network import step_graph
-from ...network.layers import Network, Shape
-from ...network.step_graph import BATCH, DOMAIN, MAX_BYTES, current_of, value_of
+from ...network.layers import Network
+from ...network.step_graph import (
+    BATCH,
+    DOMAIN,
+    MAX_BYTES,
+    TIME,
+    Axes,
+    Form,
+    at,
+    current_of,
+    states,
+    value_of,
+)
 
 MAX_VALUES = 2**27
 """Numbers in one value of one sample."""
-MAP = frozenset({"Conv", "Gemm", "Add", "Div", "Reshape", "Identity"})
+MAP = frozenset({"Conv", "Gemm", "Add", "Mul", "Div", "Reshape", "Identity"})
 """Operators between the layers."""
-STEP = frozenset({"Add", "Sub", "Mul", "Greater", "GreaterOrEqual", "Cast"})
-"""Operators within the step of a neuron."""
+AROUND = frozenset({"Shape", "Concat", "ConstantOfShape", "Gather", "Unsqueeze"})
+"""Operators that make the first states, and that take steps out of ``x`` and put them together."""
+STEP = frozenset(
+    {
+        *("Add", "Sub", "Mul", "Greater", "GreaterOrEqual", "Cast", "Identity"),
+        *("Constant", "Unsqueeze", "Concat", "Gather", "Slice"),
+    }
+)
+"""Operators within the step of a neuron and within a delay."""
 PLAIN = frozenset({AttributeProto.INT, AttributeProto.INTS, AttributeProto.FLOAT})
 """Attributes that hold numbers; the others could hold tensors and graphs."""
 
 
-def read_step_model(path: Path, network: Network) -> onnx.ModelProto:
-    """The step graph in ``path`` with every layer's current and spikes as further outputs.
+def read_model(path: Path, network: Network, form: Form) -> onnx.ModelProto:
+    """The model in ``path`` with every layer's current and value as further outputs.
 
-    Raises RequestError (E_ONNX) with the first thing that is not as the target wrote it.
+    In form ``unrolled`` these come step by step, ``<name>@<step>``. Raises RequestError (E_ONNX)
+    with the first thing that is not as the target wrote it.
     """
     model = _parse(path)
-    _check_metadata(model, network, path)
-    _check_operators(model, path)
+    _check_metadata(model, step_graph.metadata(network, form), path)
+    _check_operators(model, form, path)
     _check_weights(model, path)
-    _open_up(model, network, path)
+    _open_up(model, network, form, path)
     try:
         onnx.checker.check_model(model, full_check=True)
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+        inferred = onnx.shape_inference.infer_shapes(
+            onnx.inliner.inline_local_functions(model), strict_mode=True, data_prop=True
+        )
     except (
         onnx.checker.ValidationError,
         onnx.shape_inference.InferenceError,
-        UnicodeDecodeError,  # a damaged name, met while onnx words its refusal
+        RuntimeError,  # what the inliner asserts, such as a call's number of inputs
+        ValueError,  # a damaged type, or a damaged name, met while onnx words its refusal
     ) as error:
         reason = str(error).strip().partition("\n")[0]
         raise _wrong(path, f"it is not a valid graph of this network: {reason}") from error
@@ -71,13 +94,13 @@ def _parse(path: Path) -> onnx.ModelProto:
         raise _wrong(path, "it is damaged, or not an ONNX file") from error
 
 
-def _check_metadata(model: onnx.ModelProto, network: Network, path: Path) -> None:
+def _check_metadata(model: onnx.ModelProto, expected: Mapping[str, str], path: Path) -> None:
     found = {entry.key: entry.value for entry in model.metadata_props}
-    expected = step_graph.metadata(network)
-    if found.get("snnpipe.form") != expected["snnpipe.form"]:
+    form = expected["snnpipe.form"]
+    if found.get("snnpipe.form") != form:
         raise _wrong(
             path,
-            f"its snnpipe.form is {found.get('snnpipe.form')!r}, expected 'step'; this runtime "
+            f"its snnpipe.form is {found.get('snnpipe.form')!r}, expected '{form}'; this runtime "
             "runs only files that target 'onnx' wrote",
         )
     if found.get("snnpipe.contract") != expected["snnpipe.contract"]:
@@ -86,15 +109,32 @@ def _check_metadata(model: onnx.ModelProto, network: Network, path: Path) -> Non
         raise _wrong(path, "it was written for another network; export it again")
 
 
-def _check_operators(model: onnx.ModelProto, path: Path) -> None:
+def _scans(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, onnx.GraphProto]]:
+    """Every Scan of a graph with its body."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                yield node, attribute.g
+
+
+def _check_operators(model: onnx.ModelProto, form: Form, path: Path) -> None:
     domains = {entry.domain for entry in model.opset_import}
     domains |= {function.domain for function in model.functions}
     if unknown := sorted(domains - {"", DOMAIN}):
         raise _wrong(path, f"it uses the operator domain '{unknown[0]}'; only ONNX's own is known")
     functions = {function.name for function in model.functions}
-    _check_nodes(model.graph.node, MAP, functions, path)
     for function in model.functions:
         _check_nodes(function.node, STEP, set(), path)
+    if form == "step":
+        _check_nodes(model.graph.node, MAP, functions, path)
+    elif form == "unrolled":
+        _check_nodes(model.graph.node, MAP | AROUND, functions, path)
+    else:
+        _check_nodes(model.graph.node, AROUND | {"Scan"}, set(), path)
+        bodies = [body for _, body in _scans(model.graph)]
+        if len(bodies) != 1 or bodies[0].initializer or bodies[0].sparse_initializer:
+            raise _wrong(path, "it is not one Scan over a step without weights of its own")
+        _check_nodes(bodies[0].node, MAP, functions, path)
 
 
 def _check_nodes(
@@ -105,10 +145,11 @@ def _check_nodes(
             raise _wrong(
                 path,
                 f"node '{node.name}' is a '{node.op_type}' of domain '{node.domain}', which "
-                "target 'onnx' never writes",
+                "target 'onnx' does not write here",
             )
         for attribute in node.attribute:
-            if attribute.type not in PLAIN:
+            body = node.op_type == "Scan" and attribute.name == "body"
+            if attribute.type not in ({AttributeProto.GRAPH} if body else PLAIN):
                 raise _wrong(
                     path, f"node '{node.name}': attribute '{attribute.name}' holds no number"
                 )
@@ -130,26 +171,56 @@ def _check_weights(model: onnx.ModelProto, path: Path) -> None:
             raise _wrong(path, f"the weight '{tensor.name}' holds numbers that are not finite")
 
 
-def _open_up(model: onnx.ModelProto, network: Network, path: Path) -> None:
-    """Declare both ends as the network has them, and what is hidden as further outputs.
+def _open_up(model: onnx.ModelProto, network: Network, form: Form, path: Path) -> None:
+    """Declare the ends as the network has them, and what is hidden as further outputs.
 
     The full check behind this then holds every shape in the file against the network's.
     """
-    inputs, outputs = step_graph.inputs(network), step_graph.outputs(network)
-    for found, expected in ((model.graph.input, inputs), (model.graph.output, outputs)):
+    graph, collected = model.graph, step_graph.outputs(network, form)
+    of_step: dict[str, Axes] = {
+        name: (BATCH, *layer.shape)
+        for layer in network.layers
+        for name in (current_of(layer), value_of(layer))
+    }
+    hidden: dict[str, Axes] = {k: axes for k, axes in of_step.items() if k not in collected}
+    more = hidden
+    if form == "unrolled":
+        steps = range(network.contract.steps)
+        more = {at(name, t): axes for name, axes in hidden.items() for t in steps}
+    elif form == "scan":
+        ((scan, body),) = _scans(graph)
+        kept: dict[str, Axes] = {name: (BATCH, *shape) for name, shape in states(network).items()}
+        x: Axes = (BATCH, *network.input_shape)
+        before = {at(name, "t"): axes for name, axes in {**kept, "x": x}.items()}
+        after = {at(name, "t+1"): axes for name, axes in kept.items()}
+        after |= {at(name, "t"): axes[1:] for name, axes in collected.items()}
+        _declare(body, before, after, {at(name, "t"): axes for name, axes in hidden.items()}, path)
+        scan.output.extend(hidden)
+        more = {name: (TIME, *axes) for name, axes in hidden.items()}
+    _declare(graph, step_graph.inputs(network, form), collected, more, path)
+
+
+def _declare(
+    graph: onnx.GraphProto,
+    inputs: Mapping[str, Axes],
+    outputs: Mapping[str, Axes],
+    more: Mapping[str, Axes],
+    path: Path,
+) -> None:
+    """Hold the names of a graph's ends against the network's, and declare them with ``more``."""
+    for found, expected in ((graph.input, inputs), (graph.output, outputs)):
         if [value.name for value in found] != list(expected):
             raise _wrong(
                 path,
                 f"its ends are {', '.join(str(value.name) for value in found)}; this network's are "
                 f"{', '.join(expected)}",
             )
-    for layer in network.layers:
-        outputs |= {current_of(layer): layer.shape, value_of(layer): layer.shape}
-    hidden = [v for v in model.graph.value_info if v.name not in outputs]
+    leaving = {**outputs, **more}
+    inside = [value for value in graph.value_info if value.name not in leaving]
     for field, values in (
-        (model.graph.input, [_info(*item) for item in inputs.items()]),
-        (model.graph.output, [_info(*item) for item in outputs.items()]),
-        (model.graph.value_info, hidden),
+        (graph.input, [_info(*item) for item in inputs.items()]),
+        (graph.output, [_info(*item) for item in leaving.items()]),
+        (graph.value_info, inside),
     ):
         del field[:]
         field.extend(values)
@@ -157,13 +228,19 @@ def _open_up(model: onnx.ModelProto, network: Network, path: Path) -> None:
 
 def _check_sizes(model: onnx.ModelProto, path: Path) -> None:
     """A short file can ask for much memory, by the padding of a convolution for one."""
-    for value in model.graph.value_info:
-        size = math.prod(axis.dim_value for axis in value.type.tensor_type.shape.dim[1:])
-        if size > MAX_VALUES:
-            raise _wrong(
-                path, f"the value '{value.name}' holds {size} numbers, at most {MAX_VALUES} may be"
-            )
+    for graph in (model.graph, *(body for _, body in _scans(model.graph))):
+        for value in graph.value_info:
+            axes = value.type.tensor_type.shape.dim
+            sizes = [axis for axis in axes if axis.dim_param not in (BATCH, TIME)]
+            if not all(axis.HasField("dim_value") for axis in sizes):
+                raise _wrong(path, f"nothing says how many numbers the value '{value.name}' holds")
+            size = math.prod(axis.dim_value for axis in sizes)
+            if size > MAX_VALUES:
+                raise _wrong(
+                    path,
+                    f"the value '{value.name}' holds {size} numbers, at most {MAX_VALUES} may be",
+                )
 
 
-def _info(name: str, shape: Shape) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, *shape])
+def _info(name: str, axes: Axes) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, axes)

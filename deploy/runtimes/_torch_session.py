@@ -1,14 +1,18 @@
 """A network on torch: exact sums where the grid allows them, layer by layer over blocks of steps.
 
+Layers that feed each other in a loop are run together, step by step; any other layer runs all
+steps of a block at once.
+
 On a grid every sum is exact in any order, unless an algorithm computes with other numbers than the
 weights: Winograd (NNPACK, cuDNN) and TF32. Both are switched off for the length of a run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
 
 import numpy as np
 import torch
@@ -17,15 +21,32 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...errors import CouldNotRunError, RequestError
-from ...network import dynamics
-from ...network.layers import AvgPool, Conv, Dense, Flatten, Layer, Network, Operation, SumPool
-from ...network.neurons import Sum, decay_of
+from ...network.dynamics import Cell, State
+from ...network.layers import (
+    AvgPool,
+    Conv,
+    Conv1d,
+    Delay,
+    Dense,
+    Flatten,
+    Layer,
+    Network,
+    Scale,
+    SumPool,
+    Synapse,
+)
+from ...network.loops import components
+from ...network.neurons import Spiking, Sum
 from ...network.shapes import shape_after
 from ...network.trace import Record, Trace
 from ..recording import Recorder, run_in_parts
 
 BLOCK = 16
 """Steps folded into the batch at once: enough for speed, and memory does not grow with T."""
+
+
+_Immediate = Dense | Conv | Conv1d | Scale | SumPool | AvgPool | Flatten
+"""Operations whose output is of the same step as their input."""
 
 
 @contextmanager
@@ -45,11 +66,26 @@ def exact() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-@dataclass(frozen=True)
-class _Parameters:
-    decay: Tensor
-    threshold: Tensor
-    v_reset: Tensor
+@dataclass
+class _Past:
+    """What the samples of one part of a batch keep from step to step and from block to block.
+
+    ``last``: for layers in a loop the value they emitted last. ``lines``: what is inside a delay.
+    """
+
+    steps: int
+    last: dict[str, Tensor]
+    states: dict[str, State] = field(default_factory=dict)
+    lines: dict[str, Tensor] = field(default_factory=dict)
+
+    def delayed(self, operation: Delay, x: Tensor) -> Tensor:
+        """The next steps (steps, B, *shape) of what comes out of a delay they enter."""
+        line = self.lines.get(operation.name)
+        if line is None:  # one longer than the run lets nothing through either way
+            line = x.new_zeros(min(operation.steps, self.steps), *x.shape[1:])
+        both = torch.cat([line, x])
+        self.lines[operation.name] = both[len(x) :]
+        return both[: len(x)]
 
 
 class TorchSession:
@@ -59,29 +95,38 @@ class TorchSession:
         """Raises RequestError or CouldNotRunError (E_DEVICE) for a device that cannot be used."""
         self._network = network
         self._device = _device(device)
-        self._weights = {
-            operation: (self._tensor(operation.weight), self._bias(operation))
-            for _, _, operation in network.operations()
-            if isinstance(operation, Dense | Conv)
-        }
-        self._parameters = {
-            layer.name: _Parameters(
-                self._tensor(decay_of(layer.neuron)),
-                self._tensor(layer.neuron.threshold),
-                self._tensor(layer.neuron.v_reset),
-            )
+        self._scales: dict[Scale, Tensor] = {}
+        self._weights: dict[Dense | Conv | Conv1d, tuple[Tensor, Tensor | None]] = {}
+        longest = 0
+        for _, _, operation in network.operations():
+            if isinstance(operation, Scale):
+                self._scales[operation] = self._tensor(operation.scale)
+            elif isinstance(operation, Dense | Conv | Conv1d):
+                self._weights[operation] = (self._tensor(operation.weight), self._bias(operation))
+            elif isinstance(operation, Delay):
+                longest = max(longest, operation.steps)
+        self._steps_held = BLOCK + longest
+        self._cells = {
+            layer.name: Cell.of(layer.neuron, network.contract, self._tensor)
             for layer in network.layers
             if not isinstance(layer.neuron, Sum)
         }
-        last = {s.source: layer.name for layer in network.layers for s in layer.synapses}
-        self._done_after: dict[str, list[str]] = {}
-        for source, reader in last.items():
-            self._done_after.setdefault(reader, []).append(source)
+        self._groups = components(network)
+        reader = {
+            synapse.source: n
+            for n, group in enumerate(self._groups)
+            for layer in group
+            for synapse in layer.synapses
+        }
+        self._done_after = [
+            [source for source, last in reader.items() if last == n]
+            for n in range(len(self._groups))
+        ]
 
     def _tensor(self, array: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(np.array(array, np.float32)).to(self._device)
 
-    def _bias(self, operation: Dense | Conv) -> Tensor | None:
+    def _bias(self, operation: Dense | Conv | Conv1d) -> Tensor | None:
         return None if operation.bias is None else self._tensor(operation.bias)
 
     def run(self, x: NDArray[np.float32], steps: int, record: Record | None = None) -> Trace:
@@ -90,24 +135,26 @@ class TorchSession:
         Raises RequestError (E_INPUT) when the shape is not the network's.
         """
         with exact():
-            return run_in_parts(self._network, x, steps, record, steps_held=BLOCK, run=self._part)
+            return run_in_parts(
+                self._network, x, steps, record, steps_held=self._steps_held, run=self._part
+            )
 
     def _part(self, frames: NDArray[np.float32], still: bool, recorder: Recorder) -> None:
-        """All steps of some samples, in blocks; membranes live on from block to block."""
-        membranes: dict[str, Tensor] = {}
-        for start in range(0, frames.shape[0], BLOCK):
+        """All steps of some samples, in blocks."""
+        steps, batch = frames.shape[:2]
+        looped = [layer for group in self._groups if _feeds_itself(group) for layer in group]
+        zeros = {x.name: torch.zeros(batch, *x.shape, device=self._device) for x in looped}
+        past = _Past(steps, zeros)
+        for start in range(0, steps, BLOCK):
             block = frames[start : start + BLOCK]
-            # A still input has one step, and so has all that follows from it without a state.
+            # A still input has one step, and so has all that follows from it without a memory.
             values = {self._network.input: self._tensor(block[:1] if still else block)}
-            for layer in self._network.layers:
-                current = self._current(layer, values)
-                value = current
-                if not isinstance(layer.neuron, Sum):
-                    current = current.expand(block.shape[0], *current.shape[1:])
-                    value = self._steps(layer, current, membranes)
-                values[layer.name] = value
-                self._record(recorder, layer, current, value, block.shape[0])
-                for source in self._done_after.get(layer.name, ()):
+            for group, done in zip(self._groups, self._done_after, strict=True):
+                run = self._together if _feeds_itself(group) else self._alone
+                for layer, (current, value) in run(group, values, len(block), past).items():
+                    values[layer.name] = value
+                    self._record(recorder, layer, current, value, len(block))
+                for source in done:
                     del values[source]
 
     def _record(
@@ -117,27 +164,62 @@ class TorchSession:
         seen, out = (np.broadcast_to(t.cpu().numpy(), whole) for t in (current, value))
         recorder.add(layer, seen, out)
 
-    def _current(self, layer: Layer, values: dict[str, Tensor]) -> Tensor:
-        """(steps or 1, B, *shape): every synapse once for all steps, folded into the batch."""
-        terms = []
-        for synapse in layer.synapses:
-            source = values[synapse.source]
-            folded = source.flatten(0, 1)
-            for operation in synapse.operations:
-                folded = self._apply(operation, folded)
-            terms.append(folded.reshape(*source.shape[:2], *folded.shape[1:]))
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
-        return total
+    def _alone(
+        self, group: Sequence[Layer], values: dict[str, Tensor], steps: int, past: _Past
+    ) -> dict[Layer, tuple[Tensor, Tensor]]:
+        """Currents and values of the one layer of a group, (steps or 1, B, *shape)."""
+        (layer,) = group
+        terms = [self._through(s, values[s.source], steps, past) for s in layer.synapses]
+        current = reduce(torch.add, terms)
+        if isinstance(layer.neuron, Sum):
+            return {layer: (current, current)}
+        current = current.expand(steps, *current.shape[1:])
+        return {layer: (current, torch.stack([self._step(layer, c, past) for c in current]))}
 
-    def _apply(self, operation: Operation, x: Tensor) -> Tensor:
+    def _together(
+        self, group: Sequence[Layer], values: dict[str, Tensor], steps: int, past: _Past
+    ) -> dict[Layer, tuple[Tensor, Tensor]]:
+        """Currents and values (steps, B, *shape) of layers that feed each other.
+
+        Among themselves a synapse finds in ``past.last`` the value of this step where its source
+        has run already, otherwise that of the last step: a layer runs before those that it feeds,
+        but for recurrent synapses.
+        """
+        inside = {layer.name for layer in group}
+        found = {}
+        for layer in group:
+            current = torch.zeros(steps, *past.last[layer.name].shape, device=self._device)
+            for synapse in layer.synapses:
+                if synapse.source not in inside:
+                    current += self._through(synapse, values[synapse.source], steps, past)
+            found[layer] = (current, torch.empty_like(current))
+        for t in range(steps):
+            for layer, (current, value) in found.items():
+                for synapse in layer.synapses:
+                    if synapse.source in inside:
+                        last = past.last[synapse.source].unsqueeze(0)
+                        current[t] += self._through(synapse, last, 1, past)[0]
+                value[t] = past.last[layer.name] = self._step(layer, current[t], past)
+        return found
+
+    def _through(self, synapse: Synapse, x: Tensor, steps: int, past: _Past) -> Tensor:
+        """(steps or 1, B, *shape): a synapse once for all steps, folded into the batch."""
+        for operation in synapse.operations:
+            if isinstance(operation, Delay):
+                x = past.delayed(operation, x.expand(steps, *x.shape[1:]))
+            else:
+                folded = self._apply(operation, x.flatten(0, 1))
+                x = folded.reshape(*x.shape[:2], *folded.shape[1:])
+        return x
+
+    def _apply(self, operation: _Immediate, x: Tensor) -> Tensor:
         match operation:
             case Dense():
                 return functional.linear(x, *self._weights[operation])
-            case Conv():
+            case Conv() | Conv1d():
                 weight, bias = self._weights[operation]
-                return functional.conv2d(
+                run = functional.conv2d if isinstance(operation, Conv) else functional.conv1d
+                return run(
                     x,
                     weight,
                     bias,
@@ -146,6 +228,8 @@ class TorchSession:
                     operation.dilation,
                     operation.groups,
                 )
+            case Scale():
+                return x * self._scales[operation]
             case Flatten():
                 return x.reshape(x.shape[0], *shape_after(operation, tuple(x.shape[1:])))
             case SumPool() | AvgPool():
@@ -158,18 +242,22 @@ class TorchSession:
                 # A tensor: by a Python number CUDA would multiply with a rounded reciprocal.
                 return total / total.new_tensor(float(area[0] * area[1]))
 
-    def _steps(self, layer: Layer, current: Tensor, membranes: dict[str, Tensor]) -> Tensor:
-        """Spikes (steps, B, *shape) as 0 and 1; leaves the last membrane in ``membranes``."""
-        own, contract = self._parameters[layer.name], self._network.contract
-        v = membranes.get(layer.name)
-        v = torch.zeros_like(current[0]) if v is None else v
-        spikes = torch.empty(current.shape, dtype=current.dtype, device=current.device)
-        for t, c in enumerate(current):
-            u = dynamics.integrate(v, c, own.decay)
-            spikes[t] = dynamics.decide(u, own.threshold, contract.compare)
-            v = dynamics.reset(u, spikes[t], own.threshold, own.v_reset, contract.reset)
-        membranes[layer.name] = v
-        return spikes
+    def _step(self, layer: Layer, current: Tensor, past: _Past) -> Tensor:
+        """What a layer emits in one step, (B, *shape): spikes as 0 and 1, or numbers."""
+        if isinstance(layer.neuron, Sum):
+            return current
+        cell = self._cells[layer.name]
+        state = cell.membrane(past.states.get(layer.name, State()), current)
+        value: Tensor = state.v
+        if isinstance(layer.neuron, Spiking):
+            value = cell.decide(value).to(current.dtype)
+        past.states[layer.name] = cell.settle(state, value)
+        return value
+
+
+def _feeds_itself(group: Sequence[Layer]) -> bool:
+    names = {layer.name for layer in group}
+    return any(synapse.source in names for layer in group for synapse in layer.synapses)
 
 
 def _device(name: str) -> torch.device:

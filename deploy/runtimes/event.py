@@ -6,7 +6,6 @@ fused products, so that a run gives the same bits on every machine and at every 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,223 +14,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import RequestError
-from ...network import loihi
-from ...network.bounds import bias_sums
 from ...network.contract import Integer
-from ...network.dynamics import WEIGHT_SHIFT
 from ...network.layers import (
     AvgPool,
     Conv,
+    Conv1d,
+    Delay,
     Dense,
     Flatten,
     Layer,
     Network,
-    Operation,
-    Shape,
+    Scale,
     SumPool,
-    Synapse,
 )
 from ...network.linear import through
-from ...network.neurons import IF, LIF, Sum, decay_of
-from ...network.shapes import shape_after
+from ...network.neurons import IF, LI, LIF, CubaLI, CubaLIF, Sum, Threshold
 from ...network.simulate import frames_of, integer_current
-from ...network.support import Table, refuse_unsupported
+from ...network.support import Recurrent, Table, refuse_unsupported
 from ...network.trace import Record, Trace
 from ..engine import load
 from ..recording import MOST_SAMPLES
+from ._lowering import Lowering
 
 if TYPE_CHECKING:
     from ..engine._engine import FloatBuilder, FloatPlan, IntegerBuilder, IntegerPlan
 
 Values = NDArray[Any]
-Axes = tuple[int, int, int]
-
-
-def _axes(shape: Shape) -> Axes:
-    """A population as the engine sees it: an image, or N channels of one pixel."""
-    return (shape[0], shape[1], shape[2]) if len(shape) == 3 else (math.prod(shape), 1, 1)
-
-
-def _whole(values: Values, name: str, layer: Layer) -> NDArray[np.int32]:
-    """Whole numbers held in floats to int32."""
-    rounded = np.rint(values)
-    wrong = ~np.isfinite(values) | (values != rounded) | (abs(rounded) >= 2**31)
-    if wrong.any():
-        raise RequestError(
-            "E_RANGE",
-            f"'{name}' (layer '{layer.name}') holds {values[wrong].flat[0]}; integer arithmetic "
-            "expects whole numbers of 32 bits",
-        )
-    return np.ascontiguousarray(rounded, dtype=np.int32)
-
-
-def _spread(parameter: Values, shape: Shape) -> Values:
-    """A parameter as the engine takes it: one value, one per channel, or one per neuron."""
-    if parameter.size == 1:
-        return np.ascontiguousarray(parameter.reshape(1))
-    if len(shape) == 3 and parameter.shape == (shape[0], 1, 1):
-        return np.ascontiguousarray(parameter.reshape(-1))
-    return np.ascontiguousarray(np.broadcast_to(parameter, shape).reshape(-1))
-
-
-class _Lowering:
-    """Walks a network once and hands it to a builder of the extension.
-
-    Between two linear operations of one synapse stands a relay, a population of bare sums.
-    """
-
-    def __init__(self, network: Network, builder: Any, runtime: str) -> None:
-        self.network = network
-        self.builder = builder
-        self.runtime = runtime
-        arithmetic = network.contract.arithmetic
-        self.integer = arithmetic if isinstance(arithmetic, Integer) else None
-        self.host = self.integer.host_scale if self.integer else {}
-        self.groups: dict[str, int] = {}
-        self.injected: list[Layer] = []
-
-    def _refuse(self, layer: Layer, reason: str) -> RequestError:
-        return RequestError(
-            "E_UNSUPPORTED",
-            f"runtime '{self.runtime}' cannot run layer '{layer.name}': {reason}",
-        )
-
-    def lower(self) -> None:
-        """Every layer in order; inputs of the plan: the network's if used, then host layers'."""
-        network = self.network
-        own = (layer for layer in network.layers if layer.name not in self.host)
-        if any(synapse.source == network.input for layer in own for synapse in layer.synapses):
-            largest = network.contract.input_levels * network.contract.input_scale
-            limit = math.ceil(largest) if self.integer else 0
-            self.groups[network.input] = self.builder.input(_axes(network.input_shape), limit)
-        for layer in network.layers:
-            if self.integer and layer.name in self.host:
-                self._host_layer(layer, self.integer.bias_exponents[layer.name])
-                continue
-            ends = [self._walk(layer, synapse) for synapse in layer.synapses]
-            group = self.groups[layer.name] = self._group(layer)
-            for source, operation in ends:
-                self._edge(layer, source, group, operation)
-
-    def _host_layer(self, layer: Layer, exponent: int) -> None:
-        """A layer whose current comes from outside, one bias per neuron and step."""
-        for synapse in layer.synapses:
-            if synapse.source != self.network.input:
-                raise self._refuse(
-                    layer,
-                    "the host computes its current and knows the input only, but it is fed by "
-                    f"'{synapse.source}'",
-                )
-        largest = max(-loihi.MANTISSA_MIN * 2.0**exponent, 1.0)
-        source = self.builder.input(_axes(layer.shape), largest)
-        group = self.groups[layer.name] = self._integer(layer, np.zeros(1, np.int32))
-        self.builder.inject(source, group)
-        self.injected.append(layer)
-
-    def _walk(self, layer: Layer, synapse: Synapse) -> tuple[int, Operation | None]:
-        """Relays for all operations but the last; (source, last operation; None: identity)."""
-        source = self.groups[synapse.source]
-        shape = self.network.shape_of(synapse.source)
-        pending: Operation | None = None
-        pending_shape = shape
-        for operation in synapse.operations:
-            shape = shape_after(operation, shape)
-            if isinstance(operation, Flatten):
-                continue  # the engine's dense maps and identities read C, H, W order
-            if pending is not None:
-                source = self._relay(layer, source, pending, pending_shape)
-            pending, pending_shape = operation, shape
-        if shape != layer.shape:
-            raise RequestError(
-                "E_SHAPE",
-                f"a synapse from '{synapse.source}' makes shape {list(shape)}; layer "
-                f"'{layer.name}' has {list(layer.shape)}",
-            )
-        if pending is not None and _axes(pending_shape) != _axes(layer.shape):
-            source, pending = self._relay(layer, source, pending, pending_shape), None
-        return source, pending
-
-    def _relay(self, layer: Layer, source: int, operation: Operation, shape: Shape) -> int:
-        relay: int = self.builder.relay(_axes(shape))
-        self._edge(layer, source, relay, operation)
-        return relay
-
-    def _edge(self, layer: Layer, source: int, target: int, operation: Operation | None) -> None:
-        match operation:
-            case Dense(weight=weight):
-                self.builder.dense(source, target, *self._weights(layer, operation, weight))
-            case Conv(weight=weight):
-                self.builder.conv(
-                    source,
-                    target,
-                    *self._weights(layer, operation, weight),
-                    stride=operation.stride,
-                    padding=operation.padding,
-                    dilation=operation.dilation,
-                    groups=operation.groups,
-                )
-            case SumPool() | AvgPool():
-                self.builder.pool(
-                    source,
-                    target,
-                    kernel=operation.kernel,
-                    stride=operation.stride,
-                    padding=operation.padding,
-                    mean=isinstance(operation, AvgPool),
-                )
-            case _:
-                self.builder.identity(source, target)
-
-    def _weights(
-        self, layer: Layer, operation: Dense | Conv, weight: Values
-    ) -> tuple[Values, Values | None]:
-        if self.integer:
-            return _whole(weight, operation.name, layer), None  # biases: see _integer_bias
-        bias = operation.bias
-        return np.ascontiguousarray(weight), None if bias is None else np.ascontiguousarray(bias)
-
-    def _integer_bias(self, layer: Layer) -> NDArray[np.int32]:
-        """What a silent network puts into every neuron, in membrane units."""
-        positive, negative = bias_sums(self.network, layer)
-        units = _whole((positive - negative) * 2**WEIGHT_SHIFT, f"{layer.name} bias * 64", layer)
-        if len(layer.shape) == 3 and (units == units[:, :1, :1]).all():
-            units = units[:, :1, :1]
-        return np.ascontiguousarray(units.reshape(-1))
-
-    def _group(self, layer: Layer) -> int:
-        if self.integer:
-            return self._integer(layer, self._integer_bias(layer))
-        return self._float(layer)
-
-    def _float(self, layer: Layer) -> int:
-        neuron, axes, contract = layer.neuron, _axes(layer.shape), self.network.contract
-        group: int
-        if isinstance(neuron, Sum):
-            group = self.builder.sum(axes)
-            return group
-        group = self.builder.spiking(
-            axes,
-            _spread(decay_of(neuron), layer.shape),
-            _spread(neuron.threshold, layer.shape),
-            _spread(neuron.v_reset, layer.shape),
-            contract.compare,
-            contract.reset,
-        )
-        return group
-
-    def _integer(self, layer: Layer, bias: NDArray[np.int32]) -> int:
-        neuron, axes, contract = layer.neuron, _axes(layer.shape), self.network.contract
-        group: int
-        if isinstance(neuron, Sum):
-            group = self.builder.sum(axes, bias)
-            return group
-        if contract.compare != "gt" or contract.reset != "value" or neuron.v_reset.any():
-            raise self._refuse(layer, "integers fire at v > threshold and reset to 0")
-        dv = _spread(loihi.decay_units(decay_of(neuron)).astype(np.int32), layer.shape)
-        threshold = _spread(_whole(neuron.threshold, layer.name, layer), layer.shape)
-        du = np.full(1, loihi.NO_MEMORY, np.int32)
-        group = self.builder.spiking(axes, du, dv, threshold, bias)
-        return group
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,8 +115,33 @@ class EventSession:
         return written if static else written.reshape(len(shown), -1, layer.size)
 
 
-TABLE: Table = dict.fromkeys((Dense, Conv, SumPool, AvgPool, Flatten, LIF, IF, Sum))
-INTEGERS: Table = {**TABLE, AvgPool: "integers have no mean; use a sum pool"}
+TABLE: Table = {
+    Dense: None,
+    Conv: None,
+    Conv1d: None,
+    Scale: None,
+    SumPool: None,
+    AvgPool: None,
+    Flatten: None,
+    Delay: None,
+    LIF: None,
+    IF: None,
+    LI: None,
+    CubaLIF: None,
+    CubaLI: None,
+    Threshold: None,
+    Sum: None,
+    Recurrent: None,
+}
+_FLOATS = (
+    "the engine's integers run LIF and IF neurons, dense maps, convolutions of images and sum "
+    "pools, feedforward and without delays"
+)
+INTEGERS: Table = {
+    **TABLE,
+    **dict.fromkeys((Conv1d, Scale, Delay, LI, CubaLIF, CubaLI, Threshold, Recurrent), _FLOATS),
+    AvgPool: "integers have no mean; use a sum pool",
+}
 """What the engine's integers do."""
 
 
@@ -320,23 +153,29 @@ class EventRuntime:
     target: str
     table: Table
 
+    def check(self, network: Network) -> None:
+        """Raise RequestError (E_UNSUPPORTED) for what the table of its arithmetic refuses."""
+        integer = isinstance(network.contract.arithmetic, Integer)
+        table = INTEGERS if integer else self.table
+        refuse_unsupported(network, f"runtime '{self.name}' cannot run", table)
+
     def open(self, network: Network, folder: Path | None) -> EventSession:  # noqa: ARG002 - the network was read from the artefact
         """Hand a network to the engine.
 
         Raises RequestError (E_UNSUPPORTED, E_SHAPE, E_RANGE) naming layer and reason,
         CouldNotRunError (E_MISSING) when the extension is not built.
         """
+        self.check(network)
         integer = isinstance(network.contract.arithmetic, Integer)
-        table = INTEGERS if integer else self.table
-        refuse_unsupported(network, f"runtime '{self.name}' cannot run", table)
         engine = load()
         builder: FloatBuilder | IntegerBuilder = (
             engine.IntegerBuilder() if integer else engine.FloatBuilder()
         )
-        lowering = _Lowering(network, builder, self.name)
+        lowering = Lowering(network, builder, self.name)
         try:
             lowering.lower()
-            plan = builder.build(lowering.groups[network.layer(network.output).name])
+            output = lowering.groups[network.layer(network.output).name]
+            plan = builder.build(output, loops=lowering.loops)
         except ValueError as error:
             raise RequestError("E_ENGINE", f"the event engine refuses it: {error}") from error
         return EventSession(network, plan, lowering.groups, tuple(lowering.injected))

@@ -25,12 +25,8 @@ class LoihiRuntime:
     target: str
     table: Table
 
-    def open(self, network: Network, folder: Path | None) -> Session:
-        """Hand an integer network to the engine.
-
-        Raises RequestError (E_UNSUPPORTED) for a network in floats and what the table refuses,
-        CouldNotRunError (E_MISSING) when the extension is not built.
-        """
+    def check(self, network: Network) -> None:
+        """Raise RequestError (E_UNSUPPORTED) for a network in floats and what the table refuses."""
         arithmetic = network.contract.arithmetic
         if not isinstance(arithmetic, Integer):
             raise RequestError(
@@ -38,6 +34,14 @@ class LoihiRuntime:
                 f"runtime '{self.name}' runs integer networks, this one's arithmetic is "
                 f"{arithmetic.kind}; quantise it first",
             )
+        EventRuntime(self.name, self.target, self.table).check(network)
+
+    def open(self, network: Network, folder: Path | None) -> Session:
+        """Hand an integer network to the engine.
+
+        Raises what `check` raises, CouldNotRunError (E_MISSING) when the extension is not built.
+        """
+        self.check(network)
         return EventRuntime(self.name, self.target, self.table).open(network, folder)
 
 

@@ -8,15 +8,26 @@ from typing import Any
 
 from ...network.layers import Network
 from ...network.nir_file import write_network
-from ..quantise import quantise
+from ..quantise import TABLE, quantise
 
 
 class LavaTarget:
     """Writes ``network.nir`` with integer arithmetic in its contract."""
 
     name = "lava"
+    table = TABLE
+    options: Mapping[str, tuple[str, ...]] = {}
 
-    def write(self, network: Network, folder: Path) -> Mapping[str, Any]:
+    def check(self, network: Network) -> None:
+        """Raise RequestError (E_UNSUPPORTED, E_RANGE) for what Loihi's integers cannot hold."""
+        quantise(network)
+
+    def write(
+        self,
+        network: Network,
+        folder: Path,
+        options: Mapping[str, str],  # noqa: ARG002 - it has none
+    ) -> Mapping[str, Any]:
         """Quantise a grid network; the manifest gets each layer's scale and caps."""
         quantised, scales = quantise(network)
         write_network(quantised, folder / "network.nir")

@@ -1,51 +1,75 @@
-"""ONNX: one step of the network as a graph with its states as inputs and outputs."""
+"""ONNX: one step of the network with its states as inputs and outputs, or all steps in a call."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ...errors import CouldNotRunError
-from ...network.layers import AvgPool, Conv, Dense, Flatten, Network, SumPool
-from ...network.neurons import IF, LIF, Sum
-from ...network.step_graph import FILE
-from ...network.support import Table, refuse_integers, refuse_unsupported
+from ...network.layers import (
+    AvgPool,
+    Conv,
+    Conv1d,
+    Delay,
+    Dense,
+    Flatten,
+    Network,
+    Scale,
+    SumPool,
+)
+from ...network.neurons import IF, LI, LIF, CubaLI, CubaLIF, Sum, Threshold
+from ...network.step_graph import FORMS, Form, file_of
+from ...network.support import Recurrent, Table, refuse_integers, refuse_unsupported
 
-TABLE: Table = dict.fromkeys((Dense, Conv, SumPool, AvgPool, Flatten, LIF, IF, Sum))
+TABLE: Table = dict.fromkeys(
+    (
+        *(Dense, Conv, Conv1d, Scale, SumPool, AvgPool, Flatten, Delay, Recurrent),
+        *(LIF, IF, LI, CubaLIF, CubaLI, Threshold, Sum),
+    )
+)
 
 
 class OnnxTarget:
-    """Writes ``network.onnx``, opset 21, float32, batch size free.
+    """Writes one file, opset 21, float32, batch size free, as `network.step_graph` lays it out.
 
-    Inputs ``x`` (N, *input_shape) and ``v.<layer>`` (N, *shape) for every layer with a state, zero
-    before the first step; outputs the output layer's value and ``v.<layer>.next``.
+    Option ``form``: ``step`` writes ``network.onnx``, one step with explicit states; ``scan``
+    ``network.scan.onnx``, all steps in one call; ``unrolled`` ``network.unrolled.onnx``, the same
+    without control flow, for 16 steps at most.
     """
 
     name = "onnx"
     table = TABLE
+    options: Mapping[str, tuple[str, ...]] = {"form": FORMS}
 
-    def write(self, network: Network, folder: Path) -> Mapping[str, Any]:
-        """Write the step graph; equal networks give equal bytes.
-
-        Raises RequestError: E_UNSUPPORTED for integer arithmetic and delays, E_NAME when two
-        values would get one name, E_RANGE above the 2 GiB of an ONNX file; CouldNotRunError
-        (E_MISSING) when onnx is not installed.
-        """
+    def check(self, network: Network) -> None:
+        """Raise RequestError (E_UNSUPPORTED) for integer arithmetic."""
         cannot = "target 'onnx' cannot write"
         refuse_unsupported(network, cannot, TABLE)
         refuse_integers(network, cannot, "export integer networks with 'lava'")
+
+    def write(
+        self, network: Network, folder: Path, options: Mapping[str, str]
+    ) -> Mapping[str, Any]:
+        """Write the file; equal networks give equal bytes.
+
+        Raises RequestError: E_UNSUPPORTED for integer arithmetic, E_NAME when two values would get
+        one name, E_RANGE for more steps than are unrolled and above the 2 GiB of an ONNX file;
+        CouldNotRunError (E_MISSING) when onnx is not installed.
+        """
+        self.check(network)
         try:
-            from ._onnx_graph import describe, encode, step_model
+            from ._onnx_forms import build, describe, encode
         except ImportError as error:
             raise CouldNotRunError(
                 "E_MISSING",
                 f"target 'onnx' needs the package onnx ({error}); "
                 "install it with pip install 'snnpipe[onnx]'",
             ) from error
-        model = step_model(network)
-        (folder / FILE).write_bytes(encode(model))
-        return {"file": FILE, **describe(model)}
+        form = cast(Form, options["form"])
+        model = build(network, form)
+        (folder / file_of(form)).write_bytes(encode(model))
+        return {"file": file_of(form), "form": form, **describe(model)}
 
 
 PLUGIN = OnnxTarget()

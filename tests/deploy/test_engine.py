@@ -127,6 +127,8 @@ def float_call(**changes: Any) -> Call:
         "v_reset": ONE,
         "x": np.ones((2, 16), np.float32),
         "compare": "gt",
+        "driven": None,
+        "filtered": None,
         "stride": (1, 1),
         "padding": (1, 1),
         "dilation": (1, 1),
@@ -145,6 +147,8 @@ def float_call(**changes: Any) -> Call:
             arrays["v_reset"],
             arrays["compare"],
             "value",
+            arrays["driven"],
+            arrays["filtered"],
         )
         options = {name: arrays[name] for name in ("stride", "padding", "dilation", "groups")}
         b.conv(source, group, arrays["weight"], arrays["bias"], **options)
@@ -175,6 +179,8 @@ def spoilt(shape: tuple[int, ...], value: float) -> np.ndarray:
         ({"threshold": np.ones(0, np.float32)}, "has 0 values"),
         ({"decay": spoilt((2,), -np.inf)}, "'decay'"),
         ({"compare": ">"}, "gt or ge"),
+        ({"driven": (ONE, spoilt((2,), np.nan))}, "'leak'"),
+        ({"filtered": (np.ones(3, np.float32), ONE)}, "'synaptic_decay': has 3 values"),
         ({"stride": (0, 1)}, "1 or more"),
         ({"dilation": (1, 0)}, "1 or more"),
         ({"padding": (1, 2)}, "its windows make 6"),
@@ -250,24 +256,96 @@ def test_edges_lead_forward_between_groups_that_fit() -> None:
     b = engine.FloatBuilder()
     source = b.input((2, 3, 3))
     one, two = b.sum((2, 3, 3)), b.sum((18, 1, 1))
+    assert len(b) == 3
     for bad in [(one, one), (two, one), (one, source), (one, 9)]:
         with pytest.raises(ValueError, match="group"):
             b.identity(*bad)
     with pytest.raises(ValueError, match="does not fit"):
         b.identity(source, b.sum((18, 2, 1)))
+    with pytest.raises(ValueError, match="'factor': has 3 values"):
+        b.identity(source, one, np.ones(3, np.float32))
+    with pytest.raises(ValueError, match="delay is too large"):
+        b.identity(source, one, delay=2**24 + 1)
     with pytest.raises(ValueError, match="keeps the number of channels"):
         b.pool(source, b.sum((3, 3, 3)), kernel=(1, 1), stride=(1, 1))
     with pytest.raises(ValueError, match="into a flat group"):
         b.dense(source, one, np.ones((2, 18), np.float32))
-    with pytest.raises(ValueError, match="no spiking or summing"):
+    with pytest.raises(ValueError, match="no population of neurons"):
         b.build(source)
     i = engine.IntegerBuilder()
     source, target = i.input((2, 2, 2), 1), i.sum((2, 2, 2), whole(0))
     with pytest.raises(ValueError, match="no mean"):
         i.pool(source, target, kernel=(1, 1), stride=(1, 1), mean=True)
+    with pytest.raises(ValueError, match="no factor"):
+        i.identity(source, target, whole(2))
+    with pytest.raises(ValueError, match="no loops"):
+        i.identity(target, target, delay=1)
     i.inject(source, target)
     with pytest.raises(ValueError, match="may be injected"):
         i.inject(source, target)
+
+
+def looped(loops: list[tuple[int, int]], delay: int = 1) -> Any:
+    """Input, a sum that adds up all it has seen, and its output doubled."""
+    b = engine.FloatBuilder()
+    source, total, twice = b.input((3, 1, 1)), b.sum((3, 1, 1)), b.sum((3, 1, 1))
+    b.identity(source, total)
+    b.identity(total, total, delay=delay)
+    b.identity(total, twice, 2 * ONE)
+    return b.build(twice, loops=loops)
+
+
+def test_a_loop_runs_step_by_step() -> None:
+    x = np.arange(1, 4, dtype=np.float32)[None]
+    for loops in ([(1, 1)], [(1, 2)]):
+        found = looped(loops).run([x], 4)[0][:, 0]
+        np.testing.assert_array_equal(found, 2 * x * np.arange(1, 5)[:, None])
+    found = looped([(1, 1)], delay=3).run([np.repeat(x[None], 5, axis=0)], 5)[0][:, 0]
+    np.testing.assert_array_equal(found, 2 * x * np.array([1, 1, 1, 2, 2])[:, None])
+
+
+@pytest.mark.parametrize(
+    ("loops", "word"),
+    [
+        ([], "group 1: is fed by group 1"),
+        ([(2, 2)], "group 1: is fed by group 1"),
+        ([(0, 1)], "input"),
+        ([(1, 3)], "no ascending range"),
+        ([(2, 1)], "no ascending range"),
+        ([(1, 2), (2, 2)], "no ascending range"),
+    ],
+)
+def test_wrong_loops_are_refused(loops: list[tuple[int, int]], word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        looped(loops)
+
+
+def test_a_delayed_edge_brings_its_bias_alone_until_the_first_value_comes() -> None:
+    x = np.array([[3, -1]], np.float32)
+    weight, bias = np.array([[2, 0], [0, 4]], np.float32), np.array([0.5, 0.25], np.float32)
+    b = engine.FloatBuilder()
+    source, target = b.input((2, 1, 1)), b.sum((2, 1, 1))
+    b.dense(source, target, weight, bias, delay=2)
+    found = b.build(target).run([x], 4)[0][:, 0]
+    whole = bias + np.array([6, -4])
+    np.testing.assert_array_equal(found, [bias, bias, whole, whole])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_leaky_group_emits_its_membrane(isa: str) -> None:
+    half = np.full(1, 0.5, np.float32)
+    b = engine.FloatBuilder()
+    source = b.input((66, 1, 1))
+    group = b.leaky((66, 1, 1), half, (2 * ONE, half), (half, 4 * ONE))
+    b.identity(source, group)
+    found = b.build(group, isa).run([np.ones((1, 66), np.float32)], 3, currents=1)
+    i = np.array([4, 6, 7])  # i/2 + 4
+    v = np.array([8.5, 16.75, 22.875])  # v/2 + 2i + 0.5
+    np.testing.assert_array_equal(found[0][:, 0], np.repeat(v[:, None], 66, axis=1))
+    assert (2 * i + 0.5 == v - np.array([0, *v[:-1]]) / 2).all()
+    assert found[1][group].tolist() == [[1] * 66] * 3
+    assert (found[3][group] == 1).all()
+    assert group not in found[2]
 
 
 def test_a_silent_batch_and_an_empty_one() -> None:

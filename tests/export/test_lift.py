@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="lifting starts from a torch module")
 
-from snnpipe.errors import RequestError  # noqa: E402 - after the check that torch is here
+from snnpipe import plugins  # noqa: E402 - after the check that torch is here
+from snnpipe.errors import RequestError  # noqa: E402
 from snnpipe.export.lift import Setting, lift  # noqa: E402
 from snnpipe.network.check import check  # noqa: E402
+from snnpipe.network.contract import Grid  # noqa: E402
+from snnpipe.network.grid import snap  # noqa: E402
 from snnpipe.network.layers import Conv, Dense, Network  # noqa: E402
 from snnpipe.network.neurons import Sum  # noqa: E402
+from snnpipe.network.simulate import simulate  # noqa: E402
 from snnpipe.network.trace import Witness, pack  # noqa: E402
-from snnpipe.train.frames import in_time, through  # noqa: E402
+from snnpipe.train.checkpoint import build  # noqa: E402
+from snnpipe.train.evaluate import outputs  # noqa: E402
+from snnpipe.train.frames import in_time, scaled, through  # noqa: E402
 from snnpipe.train.modules import IF, LIF, SumPool2d, neurons  # noqa: E402
+from snnpipe.train.recipe import parse_recipe  # noqa: E402
 from snnpipe.train.rules.bptt import Unrolled  # noqa: E402
 from snnpipe.verify.replay import replay  # noqa: E402
 from torch import nn  # noqa: E402
 
-SETTING = Setting((2, 8, 6), steps=3, input_scale=1 / 16, input_levels=16, producer="a test")
+SETTING = Setting(
+    (2, 8, 6),
+    steps=3,
+    input_scale=1 / 16,
+    input_levels=16,
+    input_coding="direct",
+    producer="a test",
+)
 
 
 class Residual(nn.Module):
@@ -139,6 +154,139 @@ def test_a_factor_is_folded_and_names_are_the_modules() -> None:
     assert dense.name == "fc"
     contract = network.contract
     assert (contract.steps, contract.input_scale, contract.reset) == (3, 1 / 16, "value")
+
+
+def on_grid(model: nn.Module) -> nn.Module:
+    """Weights in sixteenths, most of a wide map's 0, and statistics in powers of two: all sums are
+    exact in float32, before and behind the folding; in evaluation."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            for parameter in module.parameters():
+                kept = torch.rand(parameter.shape) < 24 / parameter[0].numel()
+                parameter.data.copy_(torch.randint(-9, 13, parameter.shape) / 16 * kept)
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            module.eps = 0.0
+            module.running_var.copy_(4.0 ** torch.randint(-1, 2, module.running_var.shape))
+            for values in (module.running_mean, module.bias.data):
+                values.copy_(torch.randint(-4, 5, values.shape) / 8)
+    return model.eval()
+
+
+def equal(model: nn.Module, setting: Setting, network: Network, x: np.ndarray) -> list[str]:
+    """Hold the reference to the module, bit for bit; the populations that fire, and not always."""
+    found = simulate(network, network.frames(x), setting.steps)
+    recorded: dict[str, np.ndarray] = {}
+    names = {id(module): name for name, module in neurons(model).items()}
+    frames = scaled(torch.from_numpy(x), setting.input_scale)
+    out = outputs(
+        model, frames, setting.steps, lambda m, s: recorded.update({names[id(m)]: s.numpy()})
+    )
+    assert np.array_equal(found.outputs, out.numpy())
+    assert found.spikes.keys() == recorded.keys()
+    for name, spikes in recorded.items():
+        assert np.array_equal(found.spikes[name], pack(spikes)), name
+    return [name for name, spikes in recorded.items() if 0.01 < spikes.mean() < 0.9]
+
+
+def built(name: str, data: str, sizes: str) -> tuple[nn.Module, Setting]:
+    """An architecture on the grid, and how it is lifted."""
+    text = f'[data]\nname = "{data}"\n[model]\nname = "{name}"\n{sizes}\n[neuron]\ndecay = 0.5'
+    part = plugins.load("data", data)
+    setting = Setting(part.shape, 4, part.scale, part.levels, part.coding)
+    return on_grid(build(parse_recipe(text, "test"))), setting
+
+
+def levels(*shape: int) -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 16, shape).astype(np.uint8)
+
+
+def test_a_lifted_residual_architecture_is_the_module() -> None:
+    """Branches of spikes meet in one `Sum`, which the next block and its short cut share."""
+    sizes = "channels = [4, 4, 4, 6]\nstrides = [1, 1, 1, 2]"
+    model, setting = built("resnet", "digits", sizes)
+    network = lift(model, setting)
+    check(network, "float")
+    sources = {x.name: [s.source for s in x.synapses] for x in network.layers}
+    assert sources == {
+        "lif1": ["input"],
+        "block2.body.lif1": ["lif1"],
+        "block2.body.lif2": ["block2.body.lif1"],
+        "block3.body.conv1.sum": ["block2.body.lif2", "lif1"],
+        "block3.body.lif1": ["block3.body.conv1.sum"],
+        "block3.body.lif2": ["block3.body.lif1"],
+        "block4.body.conv1.sum": ["block3.body.lif2", "block3.body.conv1.sum"],
+        "block4.body.lif1": ["block4.body.conv1.sum"],
+        "block4.body.lif2": ["block4.body.lif1"],
+        "block4.short.lif1": ["block4.body.conv1.sum"],
+        "flatten.sum": ["block4.body.lif2", "block4.short.lif1"],
+        "readout": ["flatten.sum"],
+    }
+    assert len(equal(model, setting, network, levels(7, 1, 8, 8))) == 8
+    grid = snap(network).contract.arithmetic
+    assert isinstance(grid, Grid)
+    assert grid.product_exponents["flatten.sum"] == 0  # counts of spikes
+
+
+class PreActivation(nn.Module):
+    """Blocks that fire on a current and add a current to it; one is used by three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 4, 3, padding=1)
+        self.lif1, self.lif2, self.lif3 = LIF(0.5), LIF(0.5), LIF(0.5)
+        self.conv1 = nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(4)
+        self.conv2 = nn.Conv2d(4, 4, 1)
+        self.fc = nn.Linear(4 * 48, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a = self.stem(x)
+        b = a + self.bn1(self.conv1(self.lif1(a)))
+        c = self.conv2(self.lif2(b)) + b + a
+        return self.fc(self.lif3(c).flatten(1))
+
+
+def test_a_lifted_pre_activation_net_is_the_module() -> None:
+    model = on_grid(PreActivation())
+    network = lift(model, SETTING)
+    check(network, "float")
+    sources = {x.name: [s.source for s in x.synapses] for x in network.layers}
+    assert sources == {
+        "lif1.sum": ["input"],
+        "lif1": ["lif1.sum"],
+        "lif2.sum": ["lif1.sum", "lif1"],
+        "lif2": ["lif2.sum"],
+        "lif3": ["lif2", "lif2.sum", "lif1.sum"],
+        "readout": ["lif3"],
+    }
+    assert equal(model, SETTING, network, levels(9, 2, 8, 6)) == ["lif1", "lif2", "lif3"]
+
+
+@pytest.mark.parametrize("front", ["channels = []\nstrides = []", "channels = [3]\nstrides = [4]"])
+def test_a_lifted_recurrent_architecture_is_the_module(front: str) -> None:
+    """Recordings in, each layer its own source with the weights of its module, one step late."""
+    model, setting = built("recurrent", "nmnist", f"{front}\nhidden = [12, 9]")
+    network = lift(model, setting)
+    check(network, "float")
+    assert (network.contract.input_coding, network.contract.input_levels) == ("events", 15)
+    recurrent = [layer for layer in network.layers if layer.name.startswith("rec")]
+    for layer, name in zip(recurrent, ("2", "3") if "[3]" in front else ("1", "2"), strict=True):
+        fed, own = layer.synapses
+        assert (layer.name, own.source) == (f"rec{name}.neurons", f"rec{name}.neurons")
+        assert network.late(layer, own)
+        assert not network.late(layer, fed)
+        assert [part.name for part in own.operations] == [f"rec{name}.weights"]
+        (dense,) = own.operations
+        assert isinstance(dense, Dense)
+        module = model.get_submodule(f"rec{name}.weights")
+        assert np.array_equal(dense.weight, module.weight.detach().numpy())
+        assert np.array_equal(dense.bias, module.bias.detach().numpy())
+    x = levels(7, 4, 2, 34, 34) // 8
+    assert {layer.name for layer in recurrent} <= set(equal(model, setting, network, x))
+    cut = replace(recurrent[0], synapses=recurrent[0].synapses[:1])
+    cut_layers = tuple(cut if old is recurrent[0] else old for old in network.layers)
+    with pytest.raises(AssertionError):
+        equal(model, setting, replace(network, layers=cut_layers), x)
 
 
 def test_a_spiking_output_needs_no_read_out() -> None:

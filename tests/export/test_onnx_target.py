@@ -21,18 +21,24 @@ from snnpipe.network.graph import graph_sha256
 from snnpipe.network.layers import (
     AvgPool,
     Conv,
+    Conv1d,
+    Delay,
     Dense,
     Flatten,
     Layer,
     Network,
     Operation,
+    Scale,
     SumPool,
     Synapse,
 )
-from snnpipe.network.neurons import IF, LIF, Neuron, Sum
+from snnpipe.network.neurons import IF, LI, LIF, CubaLI, CubaLIF, Neuron, Sum, Threshold
+from snnpipe.network.shapes import shape_after
 from snnpipe.network.simulate import simulate
+from snnpipe.network.support import PARTS, Recurrent
 from snnpipe.network.trace import unpack
 
+STEP = {"form": "step"}
 RNG = np.random.default_rng(5)
 
 
@@ -70,13 +76,13 @@ def example(contract: Contract | None = None) -> Network:
 
 
 def written(network: Network, folder: Path) -> onnx.ModelProto:
-    PLUGIN.write(network, folder)
+    PLUGIN.write(network, folder, STEP)
     return onnx.load(folder / "network.onnx")
 
 
 def test_names_shapes_and_metadata_are_the_networks(tmp_path: Path) -> None:
     network = example(Contract(3, compare="ge", reset="value", input_levels=4))
-    facts = PLUGIN.write(network, tmp_path)
+    facts = PLUGIN.write(network, tmp_path, STEP)
     model = onnx.load(tmp_path / "network.onnx")
     onnx.checker.check_model(model, full_check=True)
     ends = {
@@ -130,7 +136,7 @@ def test_onnx_reference_evaluator_gives_the_reference_spikes(
     tmp_path: Path, compare: Any, reset: Any
 ) -> None:
     network = example(Contract(3, compare=compare, reset=reset, input_levels=4))
-    PLUGIN.write(network, tmp_path)
+    PLUGIN.write(network, tmp_path, STEP)
     evaluator = onnx.reference.ReferenceEvaluator(str(tmp_path / "network.onnx"))
     x = frames(network, 3, 8, steps=3)
     expected = simulate(network, x, 3)
@@ -153,78 +159,79 @@ def test_random_networks_give_checked_files_and_equal_bytes(
 ) -> None:
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     onnx.checker.check_model(written(network, one), full_check=True)
-    PLUGIN.write(replace(network), two)
+    PLUGIN.write(replace(network), two, STEP)
     assert (one / "network.onnx").read_bytes() == (two / "network.onnx").read_bytes()
 
 
 def test_another_weight_gives_other_bytes(tmp_path: Path) -> None:
     network = example()
-    PLUGIN.write(network, tmp_path)
+    PLUGIN.write(network, tmp_path, STEP)
     before = (tmp_path / "network.onnx").read_bytes()
     conv = network.layers[0].synapses[0].operations[0]
     assert isinstance(conv, Conv)
     weight = conv.weight.copy()
     weight[1, 0, 2, 1] += np.float32(2**-20)
     changed = replace(network.layers[0], synapses=(Synapse("in", (replace(conv, weight=weight),)),))
-    PLUGIN.write(replace(network, layers=(changed, *network.layers[1:])), tmp_path)
+    PLUGIN.write(replace(network, layers=(changed, *network.layers[1:])), tmp_path, STEP)
     assert (tmp_path / "network.onnx").read_bytes() != before
 
 
-def part(kind: type) -> Operation | Neuron:
-    """One instance of every operation and neuron type, on a (2, 4, 4) image."""
-    parts: dict[type, Operation | Neuron] = {
-        Dense: Dense("part", dyadic(RNG, (3, 32))),
-        Conv: Conv("part", dyadic(RNG, (2, 2, 3, 3)), None, (1, 1), (1, 1)),
-        SumPool: SumPool("part", (2, 2), (2, 2)),
-        AvgPool: AvgPool("part", (2, 2), (2, 2)),
-        Flatten: Flatten("part"),
-        LIF: LIF(array(0.25), array(1)),
-        IF: IF(array(1)),
-        Sum: Sum(),
-    }
-    return parts[kind]
+EXAMPLES: dict[type, Operation | Neuron] = {
+    Dense: Dense("part", dyadic(RNG, (3, 32))),
+    Conv: Conv("part", dyadic(RNG, (2, 2, 3, 3)), None, (1, 1), (1, 1)),
+    Conv1d: Conv1d("part", dyadic(RNG, (2, 8, 3)), None, 2),
+    Scale: Scale("part", dyadic(RNG, (2, 1, 1))),
+    SumPool: SumPool("part", (2, 2), (2, 2)),
+    AvgPool: AvgPool("part", (2, 2), (2, 2)),
+    Flatten: Flatten("part"),
+    Delay: Delay("part", 2),
+    LIF: LIF(array(0.25), array(1)),
+    IF: IF(array(1)),
+    LI: LI(array(0.25)),
+    CubaLIF: CubaLIF(array(0.5), array(0.25), array(1)),
+    CubaLI: CubaLI(array(0.5), array(0.25)),
+    Threshold: Threshold(array(1)),
+    Sum: Sum(),
+}
+"""One of every operation and neuron, on a (2, 4, 4) image."""
 
 
 def network_of(kind: type) -> Network:
-    instance = part(kind)
-    if isinstance(instance, LIF | IF | Sum):
-        layer = Layer("part", instance, (2, 4, 4), (Synapse("in"),))
-    else:
-        chain = (Flatten("flat"), instance) if kind is Dense else (instance,)
-        shape = {Dense: (3,), Conv: (2, 4, 4), Flatten: (32,)}.get(kind, (2, 2, 2))
-        layer = Layer("out", Sum(), shape, (Synapse("in", chain),))
-    return Network("in", (2, 4, 4), (layer,), layer.name, Contract(2))
+    """A network with this part of `support.PARTS` in it, called ``part``."""
+    shape: tuple[int, ...] = (2, 4, 4)
+    made = EXAMPLES.get(kind, LIF(array(0.25), array(1)))
+    if isinstance(made, get_args(Neuron)):
+        back = (Synapse("part"),) if kind is Recurrent else ()
+        layer = Layer("part", made, shape, (Synapse("in"), *back))
+        return Network("in", shape, (layer,), "part", Contract(2))
+    before = {Dense: (Flatten("flat"),), Conv1d: (Flatten("flat", 0, 1),)}.get(kind, ())
+    chain = (*before, made)
+    for operation in chain:
+        shape = shape_after(operation, shape)
+    layer = Layer("out", Sum(), shape, (Synapse("in", chain),))
+    return Network("in", (2, 4, 4), (layer,), "out", Contract(2))
 
 
-KINDS = [*get_args(Operation), *get_args(Neuron)]
+def test_the_table_knows_every_part() -> None:
+    assert set(TABLE) == set(PARTS)
 
 
-def test_the_table_knows_every_type() -> None:
-    assert set(TABLE) == set(KINDS)
+@pytest.mark.parametrize("kind", PARTS)
+def test_every_part_is_written(tmp_path: Path, kind: type) -> None:
+    assert TABLE[kind] is None
+    model = written(network_of(kind), tmp_path)
+    assert "part" in {n.name.partition(".")[0] for n in model.graph.node}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_type_is_written_or_refused_with_the_tables_reason(
-    tmp_path: Path, kind: type
-) -> None:
-    reason = TABLE[kind]
-    if reason is None:
-        model = written(network_of(kind), tmp_path)
-        assert "part" in {n.name.partition(".")[0] for n in model.graph.node}
-    else:
-        with pytest.raises(RequestError, match=reason) as error:
-            PLUGIN.write(network_of(kind), tmp_path)
-        assert error.value.code == "E_UNSUPPORTED"
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PARTS)
 def test_a_reason_in_the_table_is_a_refusal_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type
 ) -> None:
     table = {**TABLE, kind: "no such part"}
     monkeypatch.setattr("snnpipe.export.targets.onnx.TABLE", table)
-    with pytest.raises(RequestError, match=rf"\({kind.__name__}, layer .*no such part") as error:
-        PLUGIN.write(network_of(kind), tmp_path)
+    where = "synapse from 'part' into" if kind is Recurrent else rf"\({kind.__name__},"
+    with pytest.raises(RequestError, match=rf"{where} layer .*no such part") as error:
+        PLUGIN.write(network_of(kind), tmp_path, STEP)
     assert error.value.code == "E_UNSUPPORTED"
     assert not (tmp_path / "network.onnx").exists()
 
@@ -233,16 +240,7 @@ def test_integer_networks_are_sent_to_lava(tmp_path: Path) -> None:
     network = network_of(LIF)
     integer = network.with_contract(network.contract.with_arithmetic(Integer(8, {"part": 6})))
     with pytest.raises(RequestError, match=r"8-bit.*export integer networks with 'lava'") as error:
-        PLUGIN.write(integer, tmp_path)
-    assert error.value.code == "E_UNSUPPORTED"
-
-
-@pytest.mark.parametrize("synapse", [Synapse("in", (), 1), Synapse("part")])
-def test_delayed_and_recurrent_synapses_are_refused(tmp_path: Path, synapse: Synapse) -> None:
-    layer = Layer("part", IF(array(1)), (2, 4, 4), (Synapse("in"), synapse))
-    network = Network("in", (2, 4, 4), (layer,), "part", Contract(2))
-    with pytest.raises(RequestError, match=r"into layer 'part'.*delayed or recurrent") as error:
-        PLUGIN.write(network, tmp_path)
+        PLUGIN.write(integer, tmp_path, STEP)
     assert error.value.code == "E_UNSUPPORTED"
 
 
@@ -251,15 +249,15 @@ def test_two_operations_of_one_name_are_refused(tmp_path: Path) -> None:
     layer = Layer("part", IF(array(1)), (2, 4, 4), (Synapse("in", (one,)), Synapse("in", (two,))))
     network = Network("in", (2, 4, 4), (layer,), "part", Contract(2))
     with pytest.raises(RequestError, match=r"'conv\.weight'") as error:
-        PLUGIN.write(network, tmp_path)
+        PLUGIN.write(network, tmp_path, STEP)
     assert error.value.code == "E_NAME"
 
 
 def test_without_onnx_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "snnpipe.export.targets._onnx_graph", raising=False)
+    monkeypatch.delitem(sys.modules, "snnpipe.export.targets._onnx_forms", raising=False)
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(CouldNotRunError, match=r"snnpipe\[onnx\]") as error:
-        PLUGIN.write(example(), tmp_path)
+        PLUGIN.write(example(), tmp_path, STEP)
     assert error.value.code == "E_MISSING"
 
 

@@ -17,8 +17,8 @@ from snnpipe.network.bounds import term_sums
 from snnpipe.network.check import check
 from snnpipe.network.contract import Contract, Integer
 from snnpipe.network.grid import snap
-from snnpipe.network.layers import AvgPool, Conv, Dense, Flatten, Layer, Network, Synapse
-from snnpipe.network.neurons import IF, LIF, Neuron, Sum
+from snnpipe.network.layers import AvgPool, Conv, Delay, Dense, Flatten, Layer, Network, Synapse
+from snnpipe.network.neurons import IF, LI, LIF, Neuron, Sum
 from snnpipe.network.simulate import simulate
 
 
@@ -154,11 +154,17 @@ def test_refusals_name_layer_and_reason() -> None:
     pool = (AvgPool("pool", (2, 2), (1, 1)), *source.layer("lif2").synapses[0].operations)
     shape = (6, 4, 4)
     pooled = with_layer(source, "lif2", synapses=(Synapse("lif1", pool),), shape=shape)
+    delayed = Synapse("lif1", (Delay("d", 1), *source.layer("lif2").synapses[0].operations))
+    first = source.layer("lif1").synapses
     cases = [
         (pooled, "'lif2'.*pooling"),
         (with_layer(source, "lif2", neuron=LIF(one(0.3), one(1.0))), "'lif2'.*1/4096"),
         (with_layer(source, "lif1", neuron=LIF(one(0.25), one(1.0), one(-0.5))), "'lif1'.*resets"),
         (with_layer(source, "lif1", neuron=Sum()), "'lif1'.*Sum inside"),
+        (with_layer(source, "lif2", neuron=replace(LEAKY, gain=one(2))), "'lif2'.*gain"),
+        (with_layer(source, "lif2", neuron=LI(one(0.25))), r"lif2' \(LI.*emit spikes"),
+        (with_layer(source, "lif2", synapses=(delayed,)), r"'d' \(Delay, layer 'lif2'\): delays"),
+        (with_layer(source, "lif1", synapses=(*first, Synapse("lif1"))), "recurrent synapse from"),
         (with_layer(source, "lif2", synapses=(Synapse("lif1"),)), "'lif2'.*no weights"),
         (source.with_contract(replace(source.contract, reset="subtract")), "reset subtract"),
         (source.with_contract(replace(source.contract, compare="ge")), "compare ge"),

@@ -16,7 +16,7 @@ from snnpipe.hardware.chip import load_chip
 from snnpipe.hardware.energy import energy
 from snnpipe.network.contract import Contract, Integer
 from snnpipe.network.layers import Conv, Dense, Flatten, Layer, Network, Synapse
-from snnpipe.network.neurons import IF, LIF, Sum
+from snnpipe.network.neurons import IF, LI, LIF, Sum
 from snnpipe.network.simulate import simulate
 from snnpipe.network.trace import join
 
@@ -256,6 +256,33 @@ def test_paths_of_unequal_length_need_relays():
     # Zero weights are stored and paid for, unless they are asked to be skipped.
     assert report.terms[0].count == 280 + 67 * 3
     assert energy(network, trace, LOIHI, zeros="skip").terms[0].count == 280
+
+
+def test_a_readout_of_membranes_is_updated_while_it_is_not_zero():
+    fc = Dense("fc", np.ones((3, 8), np.float32))
+    neuron = LI(np.float32(0.5), leak=np.float32(0.25))
+    out = Layer("out", neuron, (3,), (Synapse("two", (Flatten("flat"), fc)),))
+    network = replace(NETWORK, layers=(*NETWORK.layers[:2], out), output="out")
+    trace = simulate(network, toy_network.frame(), 4)
+    last = energy(network, trace, LOIHI).layers[-1]
+    assert (last.spikes, last.updates, last.active) == (0, 12, 12)
+
+
+def test_a_loop_of_several_layers_is_said_to_take_one_step():
+    neuron = IF(np.float32(0.9))
+    there, back = Dense("w", np.ones((3, 2), np.float32)), Dense("x", np.ones((2, 3), np.float32))
+    layers = (
+        Layer("a", neuron, (2,), (Synapse("input"), Synapse("b", (back,)))),
+        Layer("b", neuron, (3,), (Synapse("a", (there,)),)),
+    )
+    network = Network("input", (2,), layers, "b", Contract(4, input_coding="spikes"))
+    trace = simulate(network, np.ones((1, 2), np.float32), 4)
+    report = energy(network, trace, LOIHI)
+    assert any("a loop of several layers" in line for line in report.assumptions)
+    assert not any("loop" in line for line in energy(NETWORK, TRACE, LOIHI).assumptions)
+    # 2 spikes of the input at each of 4 steps; all of b's 3 fire, and reach 2 neurons a step later.
+    assert trace.fired["b"].sum() == 12
+    assert report.layers[0].synops == 4 * 2 + 3 * 3 * 2
 
 
 def test_an_integer_network_is_priced_like_any_other():

@@ -11,8 +11,8 @@ from snnpipe.hardware.chip import load_chip
 from snnpipe.hardware.mapping import Excess, axon_bits, messages_sent, one_layer_per_core
 from snnpipe.network.contract import Contract, Integer
 from snnpipe.network.fanout import synapse_counts
-from snnpipe.network.layers import Dense, Layer, Network, Synapse
-from snnpipe.network.neurons import IF, Sum
+from snnpipe.network.layers import Delay, Dense, Layer, Network, Synapse
+from snnpipe.network.neurons import IF, LI, CubaLI, Sum, Threshold
 from snnpipe.network.simulate import simulate
 
 LOIHI = load_chip("loihi1")
@@ -61,7 +61,8 @@ def test_every_limit_is_named_with_what_is_needed():
     network = dense_network(5000, 1025, arithmetic=Integer(10, {}))
     layer = network.layers[0]
     thresholds = np.arange(1025, dtype=np.float32) % 9 + 1
-    synapse = replace(layer.synapses[0], delay=63)
+    (fc,) = layer.synapses[0].operations
+    synapse = Synapse("input", (Delay("d0", 30), fc, Delay("d1", 33)))
     layer = replace(layer, neuron=IF(thresholds), synapses=(synapse,))
     network = replace(network, layers=(layer,))
     mapping = one_layer_per_core(network, LOIHI, silent(network), host_input=False)
@@ -103,6 +104,18 @@ def test_graded_values_do_not_fit_a_chip_of_binary_spikes():
     network = Network("input", (3,), layers, "out", Contract(1))
     mapping = one_layer_per_core(network, LOIHI, silent(network), host_input=True)
     assert mapping.unmapped == (Excess("join", "graded_bits", 1, 0),)
+
+
+@pytest.mark.parametrize("neuron", [LI(np.float32(0.5)), CubaLI(np.float32(0.5), np.float32(0.5))])
+def test_membranes_that_are_sent_are_graded_and_need_no_threshold(neuron):
+    layers = (
+        Layer("li", neuron, (3,), (Synapse("input"),)),
+        Layer("out", Threshold(np.float32([1, 2, 2])), (3,), (Synapse("li"),)),
+    )
+    network = Network("input", (3,), layers, "out", Contract(1, input_coding="spikes"))
+    mapping = one_layer_per_core(network, LOIHI, silent(network), host_input=False)
+    assert [core.thresholds for core in mapping.cores] == [0, 2]
+    assert mapping.unmapped == (Excess("li", "graded_bits", 1, 0),)
 
 
 def test_what_is_not_published_is_listed_as_unchecked():

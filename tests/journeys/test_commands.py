@@ -81,7 +81,7 @@ def test_a_fault_in_lift_fails_at_its_arrow_and_layer(
 ) -> None:
     from dataclasses import replace
 
-    from snnpipe import commands, runs
+    from snnpipe import commands, inputs, runs
     from snnpipe.export import lift
     from snnpipe.network.layers import Conv
 
@@ -100,13 +100,15 @@ def test_a_fault_in_lift_fails_at_its_arrow_and_layer(
         return replace(found, synapses=(replace(synapse, operations=(conv,)),))
 
     where = runs.place(run)
-    labelled = commands.test_set(where, None, None, None, 16)
-    clean = commands.verify_run(where, ["torch"], labelled)
+    network = commands.truth(where, inputs.Reading())
+    labelled = inputs.test_set(where, network, (None, None), None, 16, inputs.Random())
+    clean = commands.verify_run(where, network, ["torch"], labelled)
     assert arrow(clean, "folded")["verdict"] == "PASSED"
     monkeypatch.setattr(lift, "fold", forgotten if fault == "normalisation" else dropped)
     commands.lift_run(where)
     shutil.rmtree(run / "artefacts")
-    found = commands.verify_run(where, ["torch"], labelled)
+    network = commands.truth(where, inputs.Reading())
+    found = commands.verify_run(where, network, ["torch"], labelled)
     assert found["verdict"] == "FAILED"
     failed = arrow(found, "folded")
     assert failed["verdict"] == "FAILED"

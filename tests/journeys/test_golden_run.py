@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from snnpipe import commands, runs
+from snnpipe import commands, inputs, runs
 from snnpipe.errors import CouldNotRunError, RequestError
 from snnpipe.export.write import write_targets
 from snnpipe.files import MANIFEST, write_manifest
@@ -41,8 +41,10 @@ def run(tmp_path: Path) -> Path:
 
 def verified(run: Path, *names: str) -> dict[str, Any]:
     where = runs.place(run)
-    labelled = commands.test_set(where, run / "inputs.npy", run / "labels.npy", None, None)
-    return commands.verify_run(where, list(names), labelled)
+    network = commands.truth(where, inputs.Reading())
+    files = (run / "inputs.npy", run / "labels.npy")
+    labelled = inputs.test_set(where, network, files, None, None, inputs.Random())
+    return commands.verify_run(where, network, list(names), labelled)
 
 
 def arrow(document: dict[str, Any], target: str) -> dict[str, Any]:

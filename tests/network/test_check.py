@@ -17,15 +17,18 @@ from snnpipe.network.contract import Contract, Integer
 from snnpipe.network.layers import (
     AvgPool,
     Conv,
+    Conv1d,
+    Delay,
     Dense,
     Flatten,
     Layer,
     Network,
     Operation,
+    Scale,
     SumPool,
     Synapse,
 )
-from snnpipe.network.neurons import IF, LIF, Neuron, Sum
+from snnpipe.network.neurons import IF, LI, LIF, CubaLI, CubaLIF, Neuron, Sum, Threshold
 
 
 def f32(*values: Any) -> np.ndarray:
@@ -66,6 +69,47 @@ def _nan() -> np.ndarray:
     return weight
 
 
+def _chain(*operations: Operation, neuron: Neuron | None = None) -> Network:
+    """One layer over (2, 5)."""
+    layer = Layer("a", neuron or IF(f32(1)), (2, 5), (Synapse("input", operations),))
+    return Network("input", (2, 5), (layer,), "a", Contract(2))
+
+
+def _line(weight: np.ndarray | None = None, **changes: Any) -> Network:
+    """A convolution over one axis, which keeps the length as it stands."""
+    kernel = np.ones((2, 2, 1)) if weight is None else weight
+    return _chain(replace(Conv1d("c", kernel.astype(np.float32)), **changes))
+
+
+def _loop(first: Neuron, second: Neuron, *back: Operation) -> Network:
+    """Two layers that feed each other."""
+    layers = (
+        Layer("a", first, (2, 5), (Synapse("input"), Synapse("b", back))),
+        Layer("b", second, (2, 5), (Synapse("a"),)),
+    )
+    return Network("input", (2, 5), layers, "b", Contract(2))
+
+
+FLOAT_PASSES: dict[str, Network] = {
+    "line": _line(),
+    "scale": _chain(Scale("s", f32(1, 2, 3, 4, 5))),
+    "delays": _chain(Delay("d", 0), Delay("e", 2**20)),
+    "zero gain": _chain(neuron=CubaLI(f32(0), f32(0), f32(0), f32(0), f32(-1))),
+    "loop with a membrane": _loop(IF(f32(1)), Sum()),
+    "loop with another": _loop(Sum(), LI(f32(0.5))),
+    "loop with a delay": _loop(Threshold(f32(1)), Sum(), Delay("d", 1)),
+    "layer that feeds itself": _first(_chain(), synapses=(Synapse("input"), Synapse("a"))),
+    "late reset": _chain().with_contract(
+        Contract(2, reset="subtract", reset_time="next_after_decay")
+    ),
+}
+
+
+@pytest.mark.parametrize("row", FLOAT_PASSES)
+def test_float_level_lets_pass(row: str) -> None:
+    assert check(FLOAT_PASSES[row]) is None
+
+
 SMALL = small_network()
 POOL = SMALL.layers[1].synapses[0].operations[0]
 FLOAT_ROWS: dict[str, tuple[Network, str, str]] = {
@@ -78,12 +122,51 @@ FLOAT_ROWS: dict[str, tuple[Network, str, str]] = {
     "no steps": (SMALL.with_contract(Contract(0)), "E_VALUE", "0 steps"),
     "unknown output": (replace(SMALL, output="readuot"), "E_LAYER", "did you mean 'readout'"),
     "unknown source": (_first(SMALL, synapses=(Synapse("imput"),)), "E_LAYER", "'imput'"),
-    "later source": (_first(SMALL, synapses=(Synapse("if"),)), "E_LAYER", "'if'"),
-    "itself as source": (_first(SMALL, synapses=(Synapse("lif"),)), "E_LAYER", "'lif'"),
     "no synapse": (_first(SMALL, synapses=()), "E_LAYER", "'lif' has no synapse"),
-    "delay": (
-        _first(SMALL, synapses=(replace(SMALL.layers[0].synapses[0], delay=3),)),
-        "E_UNSUPPORTED", "delay of 3",
+    "delay of -1": (_chain(Delay("d", -1)), "E_VALUE", "'d' (layer 'a') waits -1 steps"),
+    "delay too long": (_chain(Delay("d", 2**20 + 1)), "E_VALUE", "expected 0 to 1048576"),
+    "kernel over two axes": (_line(np.ones((2, 2, 3, 1))), "E_SHAPE", "expected 3 axes"),
+    "kernel longer than the line": (_line(np.ones((2, 2, 7))), "E_SHAPE", "'c'"),
+    "groups of a line that do not divide": (_line(groups=3), "E_SHAPE", "3 groups for 2"),
+    "line of stride zero": (_line(stride=0), "E_VALUE", "stride [1, 0]"),
+    "line without channels": (
+        replace(_line(), input_shape=(10,)), "E_SHAPE", "expected [2, L]",
+    ),
+    "scale that does not broadcast": (_chain(Scale("s", f32(1, 2, 3))), "E_SHAPE", "'s'"),
+    "scale that broadcasts the line": (
+        _chain(Scale("s", np.ones((3, 2, 5), np.float32))), "E_SHAPE", "[3, 2, 5]",
+    ),
+    "scale that is not a number": (_chain(Scale("s", f32(np.nan))), "E_VALUE", "the scale holds"),
+    "scale of float64": (_chain(Scale("s", np.ones(5))), "E_DTYPE", "the scale has dtype float64"),
+    "synaptic decay one": (
+        _chain(neuron=CubaLIF(f32(1), f32(0.5), f32(1))), "E_VALUE", "the synaptic_decay holds 1.0",
+    ),
+    "decay of an integrator": (_chain(neuron=LI(f32(-0.5))), "E_VALUE", "the decay holds -0.5"),
+    "threshold of zero and no membrane": (
+        _chain(neuron=Threshold(f32(0))), "E_VALUE", "the threshold holds 0.0",
+    ),
+    "infinite gain": (
+        _chain(neuron=IF(f32(1), gain=f32(np.inf))), "E_VALUE", "'a': the gain holds inf",
+    ),
+    "leak that does not broadcast": (
+        _chain(neuron=LI(f32(0.5), leak=f32(1, 2, 3))), "E_SHAPE", "the leak has shape [3]",
+    ),
+    "loop of sums": (
+        _loop(Sum(), Sum()), "E_CYCLE", "'a' -> 'b' -> 'a' form a loop in which nothing has a",
+    ),
+    "loop without a membrane": (_loop(Threshold(f32(1)), Sum()), "E_CYCLE", "'a' -> 'b' -> 'a'"),
+    "loop with a delay of 0": (_loop(Sum(), Sum(), Delay("d", 0)), "E_CYCLE", "'a' -> 'b' -> 'a'"),
+    "layer before what feeds it": (
+        replace(_chain(), layers=(Layer("b", Sum(), (2, 5), (Synapse("a"),)), *_chain().layers)),
+        "E_CYCLE", "layer 'b' stands before 'a', which feeds it",
+    ),
+    "refractory steps": (
+        SMALL.with_contract(Contract(2, refractory=3)), "E_UNSUPPORTED", "refractory periods (3",
+    ),
+    "no reset": (SMALL.with_contract(Contract(2, reset="none")), "E_UNSUPPORTED", "a reset are"),
+    "late reset to a value": (
+        SMALL.with_contract(Contract(2, reset_time="next_after_decay")), "E_UNSUPPORTED",
+        "by subtraction only",
     ),
     "layer of another shape": (_first(SMALL, shape=(4, 3, 4)), "E_SHAPE", "[4, 3, 4]"),
     "layer without an axis": (_first(SMALL, shape=()), "E_SHAPE", "'lif'"),
@@ -251,6 +334,11 @@ INTEGER_ROWS: dict[str, tuple[Network, str, str]] = {
     "bias too large": (_biased(4096 / 64, {"a": 0}), "E_RANGE", "mantissa 4096"),
     "bias too small": (_biased(-4097 / 64, {"a": 0}), "E_RANGE", "mantissa -4097"),
     "bias without exponent": (_biased(1, {}), "E_RANGE", "no exponent"),
+    "gain": (_integer(neuron=LIF(f32(0.25), f32(7), gain=f32(2))), "E_UNSUPPORTED", "gain 1"),
+    "leak": (_integer(neuron=LIF(f32(0.25), f32(7), leak=f32(1))), "E_UNSUPPORTED", "leak 0"),
+    "late reset": (
+        _integer(reset="subtract", reset_time="next_after_decay"), "E_UNSUPPORTED", "subtract",
+    ),
     "average": (
         _integer((AvgPool("p", (1, 2), (1, 2)), Flatten("f")), source_shape=(1, 1, 4)),
         "E_UNSUPPORTED", "'p' (layer 'a') averages",
@@ -279,3 +367,27 @@ def test_integer_level_refuses(row: str) -> None:
         check(network, "integer")
     assert caught.value.code == code, caught.value.message
     assert text in caught.value.message
+
+
+INTEGERS = Integer(8, {})
+REFUSED_PARTS: dict[str, Network] = {
+    "'c' (Conv1d, layer 'a')": _line(),
+    "'s' (Scale, layer 'a')": _chain(Scale("s", f32(2))),
+    "'d' (Delay, layer 'a')": _chain(Delay("d", 1)),
+    "'a' (LI, layer 'a')": _chain(neuron=LI(f32(0.5))),
+    "'a' (CubaLI, layer 'a')": _chain(neuron=CubaLI(f32(0.5), f32(0.5))),
+    "'a' (CubaLIF, layer 'a')": _chain(neuron=CubaLIF(f32(0.5), f32(0.5), f32(7))),
+    "'a' (Threshold, layer 'a')": _chain(neuron=Threshold(f32(7))),
+    "the recurrent synapse from 'b' into layer 'a'": _loop(IF(f32(7)), IF(f32(7))),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED_PARTS)
+def test_integers_do_not_have_every_part(what: str) -> None:
+    network = REFUSED_PARTS[what]
+    network = network.with_contract(network.contract.with_arithmetic(INTEGERS))
+    assert check(network) is None
+    with pytest.raises(RequestError) as caught:
+        check(network, "integer")
+    assert caught.value.code == "E_UNSUPPORTED", caught.value.message
+    assert f"integers cannot hold {what}: " in caught.value.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from snnpipe.network import dynamics
+from snnpipe.network.contract import Contract
+from snnpipe.network.dynamics import Cell, State
 from snnpipe.network.layers import Conv
 from snnpipe.network.linear import apply
 from snnpipe.network.loihi import effective_weight, sign_mode, synaptic_sum, wrap24
+from snnpipe.network.neurons import (
+    IF,
+    LI,
+    LIF,
+    CubaLI,
+    CubaLIF,
+    Neuron,
+    Spiking,
+    Threshold,
+    parameters,
+)
 
 # Produced by Lava 0.10.0, PyLifModelBitAcc and PyLifResetModelBitAcc under fixed_pt: synaptic sums
 # into one neuron per step, and what s, u, v are after steps 1, 2, ...
@@ -207,6 +221,129 @@ def test_float_step_is_one_for_numpy_and_torch(
     theirs = step(*(torch.tensor(c, dtype=tensor) for c in columns))
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.tobytes() == other.numpy().tobytes()
+
+
+RANGES = {
+    "decay": (0, 0.9375),
+    "synaptic_decay": (0, 0.9375),
+    "threshold": (0.125, 2),
+    "v_reset": (-1, 1),
+    "gain": (-2, 2),
+    "synaptic_gain": (-2, 2),
+    "leak": (-1, 1),
+}
+CONTRACTS = [
+    Contract(1, compare=compare, reset=reset, reset_time=when)
+    for compare in ("gt", "ge")
+    for reset, when in (
+        ("value", "same_step"), ("subtract", "same_step"), ("subtract", "next_after_decay"),
+    )
+]  # fmt: skip
+
+
+@st.composite
+def neurons(draw: Any) -> Neuron:
+    """A neuron of one number each, now and then without gain and leak."""
+    kind = draw(st.sampled_from([LIF, IF, LI, CubaLIF, CubaLI, Threshold]))
+    names = {part.name for part in fields(kind)}
+    if draw(st.booleans()):
+        names -= {"gain", "synaptic_gain", "leak"}
+    numbers = {name: draw(st.floats(*RANGES[name], width=32)) for name in sorted(names)}
+    return kind(**{name: np.float32(number) for name, number in numbers.items()})
+
+
+def by_hand(neuron: Neuron, contract: Contract, currents: list[float]) -> list[tuple[Any, bool]]:
+    """Membranes before the decision and spikes of one neuron, one float32 operation at a time."""
+    own, one, nothing = parameters(neuron), np.float32(1), np.float32(0)
+    v = i = owed = nothing
+    found = []
+    for current in currents:
+        u = np.float32(current)
+        if not isinstance(neuron, Threshold):
+            if isinstance(neuron, CubaLIF | CubaLI):
+                kept = own["synaptic_decay"] * i
+                i = u = kept + own["synaptic_gain"] * u
+            u = own["gain"] * u
+            u = u + own.get("leak", nothing)
+            kept = own.get("decay", one) * v
+            u = kept + u
+            u = u - owed
+        v, spike, owed = u, False, nothing
+        if not isinstance(neuron, LI | CubaLI):
+            threshold = own["threshold"]
+            spike = bool(u >= threshold if contract.compare == "ge" else u > threshold)
+            if spike and contract.late_reset:
+                owed = threshold
+            elif spike and contract.reset == "subtract":
+                v = u - threshold
+            elif spike:
+                v = own.get("v_reset", nothing)
+        assert u.dtype == np.float32
+        found.append((u, spike))
+    return found
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@given(
+    neurons(),
+    st.sampled_from(CONTRACTS),
+    st.lists(st.lists(VALUES, min_size=3, max_size=3), min_size=1, max_size=9),
+)
+@settings(max_examples=150, derandomize=True, deadline=None)
+def test_a_cell_is_its_neuron_by_hand(
+    library: str, neuron: Neuron, contract: Contract, trains: list[list[float]]
+) -> None:
+    """Three samples at once; the currents of a step stand in a row."""
+    convert: Any = np.asarray if library == "numpy" else torch.tensor
+    cell = Cell.of(neuron, contract, lambda values: convert(np.asarray(values)))
+    expected = [by_hand(neuron, contract, list(train)) for train in zip(*trains, strict=True)]
+    state = State()
+    for t, row in enumerate(trains):
+        state = cell.membrane(state, convert(np.array(row, np.float32)))
+        assert np.asarray(state.v).dtype == np.float32
+        assert np.asarray(state.v).tolist() == [train[t][0] for train in expected]
+        spike = cell.decide(state.v) if isinstance(neuron, Spiking) else state.v * 0
+        assert np.asarray(spike).tolist() == [train[t][1] for train in expected]
+        state = cell.settle(state, spike)
+
+
+def test_the_neurons_of_these_draws_differ_in_every_part() -> None:
+    """Each parameter, comparison and reset changes what `by_hand` finds."""
+    number = np.float32
+    full = CubaLIF(number(0.5), number(0.25), number(1), number(-0.5), *map(number, (2, 0.5, 0.25)))
+    train = [1.0, 0.5, 2.0, -1.0, 1.0, 3.0, 0.5]
+    plain = Contract(1)
+    whole = by_hand(full, plain, train)
+    for part in fields(full):
+        other = replace(full, **{part.name: number(getattr(full, part.name) + 0.125)})
+        assert by_hand(other, plain, train) != whole, part.name
+    trains = [by_hand(full, contract, [*train, 1.0]) for contract in CONTRACTS]
+    assert trains[0] != trains[1] != trains[2]
+    exact = [by_hand(Threshold(number(1)), contract, train) for contract in CONTRACTS]
+    assert [train[0][1] for train in exact] == [False] * 3 + [True] * 3
+
+
+def test_a_recorded_spike_takes_the_place_of_the_decision() -> None:
+    neuron = LIF(np.float32(0.5), np.float32(1), np.float32(-2))
+    cell = Cell.of(neuron, Contract(1), np.asarray)
+    state = cell.membrane(State(), np.float32([0.25, 4]))
+    assert cell.settle(state, np.float32([1, 0])).v.tolist() == [-2, 4]
+    late = replace(Contract(1), reset="subtract", reset_time="next_after_decay")
+    cell = Cell.of(neuron, late, np.asarray)
+    state = cell.settle(cell.membrane(State(), np.float32([0.25, 4])), np.float32([1, 0]))
+    assert state.v.tolist() == [0.25, 4]
+    assert cell.membrane(state, np.float32([0, 0])).v.tolist() == [-0.875, 2]
+
+
+def test_parts_that_change_nothing_are_left_out() -> None:
+    one, half = np.float32(1), np.float32(0.5)
+    cell = Cell.of(LIF(half, one), Contract(1), np.asarray)
+    assert (cell.gain, cell.leak, cell.synaptic_gain, cell.stateless) == (None, None, None, False)
+    driven = Cell.of(IF(one, gain=half), Contract(1), np.asarray)
+    assert (driven.gain, driven.leak, driven.decay) == (half, 0.0, 1.0)
+    leaking = Cell.of(LI(half, leak=one), Contract(1), np.asarray)
+    assert (leaking.gain, leaking.leak, leaking.threshold) == (one, one, None)
+    assert Cell.of(Threshold(one), Contract(1), np.asarray).stateless
 
 
 WORDS = st.integers(-(2**23), 2**23)

@@ -23,15 +23,19 @@ from snnpipe.network.fanout import (
 from snnpipe.network.layers import (
     AvgPool,
     Conv,
+    Conv1d,
+    Delay,
     Dense,
     Flatten,
     Layer,
     Network,
+    Scale,
     SumPool,
     Synapse,
+    Weighted,
 )
-from snnpipe.network.linear import apply, through
-from snnpipe.network.neurons import IF, Sum
+from snnpipe.network.linear import apply, through, through_time
+from snnpipe.network.neurons import IF, Spiking, Sum
 from snnpipe.network.shapes import shape_after
 from snnpipe.network.simulate import simulate
 from snnpipe.network.trace import unpack
@@ -47,7 +51,10 @@ def support(synapse: Synapse, nonzero: bool) -> Synapse:
     """Weights of 0 and 1, no biases."""
 
     def ones(operation):
-        if not isinstance(operation, (Dense, Conv)):
+        if isinstance(operation, Scale):
+            kept = (operation.scale != 0) if nonzero else np.ones_like(operation.scale)
+            return replace(operation, scale=kept.astype(np.float32))
+        if not isinstance(operation, Weighted):
             return operation
         weight = (operation.weight != 0) if nonzero else np.ones_like(operation.weight)
         return replace(operation, weight=weight.astype(np.float32), bias=None)
@@ -212,6 +219,46 @@ def test_toy_network_by_hand():
     assert dense_macs(network) == {"one": 200, "two": 100, "three": 24}
 
 
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(convolutions(), st.integers(0, 2**32 - 1))
+def test_one_axis_and_scales_are_counted_like_the_rest(conv, seed):
+    """A convolution over one axis behind delays, and scales: alone, and with a pool or a map."""
+    rng = np.random.default_rng(seed)
+    stride, dilation = conv.stride[1], conv.dilation[1]
+    wide = dilation * (conv.weight.shape[3] - 1)  # fits any length
+    one = Conv1d("one", conv.weight[:, :, 0], None, stride, wide, dilation, conv.groups)
+    scale = Scale("s", rng.integers(-1, 2, (SHAPE[0], 1, SHAPE[2])).astype(np.float32))
+    pool, line = SumPool("p", (2, 2), (1, 2)), (SHAPE[0], SHAPE[1] * SHAPE[2])
+    for shape, chain in (
+        (line, (Delay("d", 2), one, Delay("e", 1))),
+        (SHAPE, (Flatten("f", 1, 2), one)),
+        (SHAPE, (scale,)),
+        (SHAPE, (Delay("d", 2), scale, Flatten("f"))),
+        (SHAPE, (scale, pool)),
+        (SHAPE, (scale, Flatten("f", 1, 2), one)),
+    ):
+        synapse = Synapse("input", chain)
+        for nonzero in (False, True):
+            expected = one_by_one(synapse, shape, nonzero)
+            np.testing.assert_array_equal(fan_out(synapse, shape, nonzero), expected)
+
+
+def test_multiplications_of_one_axis_and_scales_by_hand():
+    conv = Conv1d("c", np.ones((4, 1, 3), np.float32), None, 2, 1, 1, 2)
+    scale = Scale("s", np.array([[1], [0], [2], [3]], np.float32))
+    layers = (
+        Layer("a", spiking(), (4, 3), (Synapse("input", (conv,)),)),
+        Layer("b", spiking(), (4, 3), (Synapse("a", (scale,)),)),
+    )
+    network = Network("input", (2, 5), layers, "b", Contract(2))
+    # Windows at 0, 2 and 4 of 5 elements between two of padding: 2 + 3 + 2, for 4 outputs.
+    assert dense_macs(network) == {"a": 28, "b": 12}
+    fired = {name: np.ones((2, *network.shape_of(name)), np.int64) for name in ("input", "a", "b")}
+    counts = synaptic_operations(network, fired)
+    assert (counts["a"].mac_nz.tolist(), counts["b"].synops.tolist()) == ([28, 28], [12, 12])
+    assert counts["b"].synops_eff.tolist() == [9, 9]
+
+
 def test_zero_weights_are_stored_but_not_effective():
     network = toy_network.network()
     weight = np.zeros((3, 8), np.float32)
@@ -230,19 +277,23 @@ def test_zero_weights_are_stored_but_not_effective():
 def test_all_firing_once_is_one_dense_pass(network):
     """Every population fires once everywhere: synaptic operations are the dense products."""
     network = network.with_contract(replace(network.contract, input_coding="spikes"))
-    fired = {name: np.ones((1, *network.shape_of(name)), np.int64)
+    fired = {name: np.zeros((6, *network.shape_of(name)), np.int64)
              for name in [network.input, *network.by_name]}  # fmt: skip
+    for counts in fired.values():
+        counts[0] = 1
     dense = dense_macs(network)
     checked = 0
     for count in synapse_counts(network, fired):
         layer = network.layer(count.layer)
         synapse = next(s for s in layer.synapses if s.source == count.source)
-        kinds = [type(op) for op in synapse.operations]
-        if len(layer.synapses) > 1 or SumPool in kinds or AvgPool in kinds:
+        pooled = any(isinstance(op, SumPool | AvgPool) for op in synapse.operations)
+        if len(layer.synapses) > 1 or len(synapse.weighted) != 1 or pooled:
             continue
         work = count.operations
+        late = sum(op.steps for op in synapse.operations if isinstance(op, Delay))
         got = work.mac_dense if count.graded else work.synops
-        assert int(got[0]) == dense[layer.name]
+        assert int(got[late]) == dense[layer.name]
+        assert count.graded or int(got.sum()) == dense[layer.name]
         checked += 1
     assume(checked)
 
@@ -261,20 +312,19 @@ def test_effective_operations_are_those_of_a_run_with_ones(network, seed):
             count = next(counts)
             source = synapse.source
             pooled = any(isinstance(op, (SumPool, AvgPool)) for op in synapse.operations)
-            weighted = any(isinstance(op, (Dense, Conv)) for op in synapse.operations)
             if source == network.input:
                 values = x != 0
-            elif not isinstance(network.layer(source).neuron, Sum):
+            elif isinstance(network.layer(source).neuron, Spiking):
                 values = unpack(trace.spikes[source], network.shape_of(source))
             else:
                 continue
-            if pooled or not weighted:
+            if pooled or len(synapse.weighted) != 1:
                 continue
-            for t in range(steps):
-                ones = through(support(synapse, True), values[t].astype(np.float64))
+            late, ones = network.late(layer, synapse), support(synapse, True)
+            for t, arriving in enumerate(through_time(ones, values.astype(np.float64), late)):
                 work = count.operations
                 got = work.mac_nz[t] if source == network.input else work.synops_eff[t]
-                assert int(got) == int(ones.sum())
+                assert int(got) == int(arriving.sum())
                 checked += 1
     assume(checked)  # a network whose every map stands behind a pool shows nothing
 
@@ -339,7 +389,7 @@ def test_delays_and_recurrent_edges_arrive_late():
     back = Dense("back", np.ones((2, 3), np.float32))
     layers = (
         Layer("a", spiking(), (2,), (Synapse("input", ()), Synapse("b", (back,)))),
-        Layer("b", spiking(), (3,), (Synapse("a", (fc,), delay=2),)),
+        Layer("b", spiking(), (3,), (Synapse("a", (Delay("d0", 1), fc, Delay("d1", 1))),)),
     )
     network = Network("input", (2,), layers, "b", Contract(4))
     fired = {
@@ -350,7 +400,10 @@ def test_delays_and_recurrent_edges_arrive_late():
     counts = synaptic_operations(network, fired)
     assert counts["b"].synops.tolist() == [0, 0, 3, 6]
     assert counts["a"].synops.tolist() == [0, 6, 2, 0]
-    direct = replace(network.layers[0].synapses[0], operations=(Dense("d", np.eye(2)),), delay=9)
+    held = Synapse("b", (back, Delay("d2", 1)))
+    later = replace(network, layers=(replace(layers[0], synapses=(held,)), layers[1]))
+    assert synaptic_operations(later, fired)["a"].synops.tolist() == [0, 0, 6, 2]
+    direct = Synapse("input", (Dense("d", np.eye(2)), Delay("d2", 9)))
     late = replace(network, layers=(replace(layers[0], synapses=(direct,)), layers[1]))
     assert synaptic_operations(late, fired)["a"].mac_dense.tolist() == [0, 0, 0, 0]
 

@@ -21,49 +21,63 @@ from small_network import small_network
 from snnpipe import plugins
 from snnpipe.errors import CouldNotRunError, RequestError
 from snnpipe.network.contract import Contract, Grid
-from snnpipe.network.graph import to_graph
+from snnpipe.network.graph import graph_sha256, network_sha256, to_graph
 from snnpipe.network.graph_file import read_graph
 from snnpipe.network.grid import snap
 from snnpipe.network.hdf5 import NirFileError
 from snnpipe.network.layers import Conv, Dense, Flatten, Layer, Network, Synapse
-from snnpipe.network.neurons import LIF, Sum
-from snnpipe.network.nir_file import (
-    PRESETS,
-    graph_sha256,
-    read_network,
-    write_network,
-)
+from snnpipe.network.neurons import LIF, Sum, parameters
+from snnpipe.network.nir_file import read_network, write_network
 from snnpipe.network.simulate import simulate
 
 KEY = "node/metadata/snnpipe_contract"
 TEXT = h5py.string_dtype()
 
 
-@given(st.one_of(networks(), integer_networks()))
-@settings(
-    max_examples=30,
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-def test_round_trip_keeps_contract_hash_and_every_bit(tmp_path: Path, network: Network) -> None:
-    path = tmp_path / "x.nir"
-    write_network(network, path)
-    back = read_network(path)
-    assert back.contract == network.contract
-    assert graph_sha256(back) == graph_sha256(network)
-    x = frames(network, 3, 1)
-    one, other = (simulate(n, x, network.contract.steps) for n in (network, back))
-    assert one.outputs.tobytes() == other.outputs.tobytes()
-    assert {k: v.tolist() for k, v in one.spikes.items()} == {
-        k: v.tolist() for k, v in other.spikes.items()
+def _values(layer: Layer) -> dict[str, bytes]:
+    """Every parameter of a layer's neurons at full shape, bit for bit."""
+    own = parameters(layer.neuron)
+    return {name: np.broadcast_to(own[name], layer.shape).tobytes() for name in own}
+
+
+def _same(one: Network, other: Network) -> None:
+    """Two networks are one in all that can be asked."""
+    assert other.contract == one.contract
+    assert graph_sha256(other) == graph_sha256(one)
+    assert network_sha256(other) == network_sha256(one)
+    assert [layer.name for layer in other.layers] == [layer.name for layer in one.layers]
+    for old, new in zip(one.layers, other.layers, strict=True):
+        assert type(new.neuron) is type(old.neuron)
+        assert _values(new) == _values(old)
+        for before, after in zip(old.synapses, new.synapses, strict=True):
+            assert after.source == before.source
+            assert [op.name for op in after.operations] == [op.name for op in before.operations]
+            assert other.late(new, after) == one.late(old, before)
+    x = frames(one, 3, 1)
+    first, second = (simulate(n, x, one.contract.steps) for n in (one, other))
+    assert first.outputs.tobytes() == second.outputs.tobytes()
+    assert {k: v.tolist() for k, v in first.spikes.items()} == {
+        k: v.tolist() for k, v in second.spikes.items()
     }
-    for old, new in zip(network.layers, back.layers, strict=True):
-        assert old.name == new.name
-        if isinstance(old.neuron, LIF):
-            assert isinstance(new.neuron, LIF)
-            full = [np.broadcast_to(n.decay, old.shape) for n in (old.neuron, new.neuron)]
-            assert full[0].tobytes() == full[1].tobytes()
+
+
+def _round_trips(path: Path, drawn: st.SearchStrategy[Network], count: int) -> None:
+    @given(drawn)
+    @settings(max_examples=count, derandomize=True, deadline=None, database=None)
+    def go(network: Network) -> None:
+        write_network(network, path)
+        _same(network, read_network(path))
+
+    go()
+
+
+def test_round_trip_keeps_every_bit(tmp_path: Path) -> None:
+    _round_trips(tmp_path / "x.nir", st.one_of(networks(graded=True), integer_networks()), 30)
+
+
+@pytest.mark.slow
+def test_round_trip_of_many_networks(tmp_path: Path) -> None:
+    _round_trips(tmp_path / "x.nir", networks(graded=True, max_layers=6), 500)
 
 
 def test_a_grid_contract_comes_back(tmp_path: Path) -> None:
@@ -101,7 +115,7 @@ def test_metadata_holds_the_contract_and_plain_mirrors(tmp_path: Path) -> None:
     assert text["decay"]["lif"].startswith("sha256:")
     assert text == {
         **network.contract.to_dict(),
-        **{key: text[key] for key in ("graph_sha256", "sums", "decay")},
+        **{key: text[key] for key in ("graph_sha256", "sums", "decay", "back_edges")},
     }
 
 
@@ -141,6 +155,8 @@ def test_nir_reads_the_same_graph(tmp_path: Path, network: Network) -> None:
                 found = theirs.nodes[name].input_type["input"]
             else:
                 found = getattr(theirs.nodes[name], key)
+            if node.type == "Conv1d" and np.ndim(found) == 0:  # nir holds its one axis as a number
+                found = np.reshape(found, value.shape)
             assert np.array_equal(found, value), (name, key)
             assert np.asarray(found).dtype == value.dtype, (name, key)
 
@@ -195,39 +211,30 @@ def _refused(path: Path, code: str, semantics: str | None = None) -> str:
     assert caught.value.code == code
     assert caught.value.exit_code == 2
     assert caught.value.message.startswith(f"{path}: ")
+    assert "\n" not in caught.value.message
     return caught.value.message
 
 
 def test_without_contract_a_semantics_must_be_named(path: Path) -> None:
     _bare(path)
-    message = _refused(path, "E_SEMANTICS")
-    for word in ("dt", "T", "integrator", "gain", "comparison", "reset", "snnpipe", "nir-strict"):
+    message = _refused(path, "E_NO_CONTRACT")
+    for word in ("dt", "T", "decay", "gain", "comparison", "reset", "snnpipe", "nir-strict"):
         assert word in message
+    assert "sinabs" not in message  # nothing runs it
     network = read_network(path, "nir-strict")
-    assert network.contract == Contract(steps=1)
+    assert network.contract == Contract(steps=1, input_coding="events")
     assert graph_sha256(network) == graph_sha256(small_network())
     assert [layer.name for layer in network.layers] == ["lif", "if", "readout"]
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
-def test_every_preset_is_read_or_refused_with_a_reason(name: str, path: Path) -> None:
-    _bare(path)
-    preset = PRESETS[name]
-    if isinstance(preset, Contract):
-        assert read_network(path, name).contract == preset
-    else:
-        assert f"'{name}' is not supported yet: it needs {preset}" in _refused(
-            path, "E_SEMANTICS", name
-        )
-
-
 def test_an_unknown_semantics_is_named_with_its_neighbour(path: Path) -> None:
-    _bare(path)
-    assert "did you mean 'nir-strict'?" in _refused(path, "E_SEMANTICS", "nir-strikt")
+    with pytest.raises(RequestError, match=r"did you mean 'nir-strict'\?") as caught:
+        read_network(path, "nir-strikt")
+    assert caught.value.code == "E_SEMANTICS"
 
 
 def test_a_good_contract_is_not_overridden(path: Path) -> None:
-    assert "leave the semantics 'nir-strict' out" in _refused(path, "E_SEMANTICS", "nir-strict")
+    assert "leave the semantics out" in _refused(path, "E_SEMANTICS", "nir-strict")
 
 
 def test_an_edited_graph_needs_a_semantics(path: Path) -> None:
@@ -255,11 +262,14 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "not JSON": lambda data: "{",
     "not an object": lambda data: "[1]",
     "nested without end": lambda data: "[" * 100_000,
+    "nested deep": lambda data: {**data, "dt": [[[[[[[[1]]]]]]]]},
     "NaN": lambda data: json.dumps({**data, "dt": float("nan")}),
     "no hash": lambda data: {k: v for k, v in data.items() if k != "graph_sha256"},
     "no sums": lambda data: {k: v for k, v in data.items() if k != "sums"},
+    "no back edges": lambda data: {k: v for k, v in data.items() if k != "back_edges"},
     "no decay": lambda data: {k: v for k, v in data.items() if k != "decay"},
     "unknown field": lambda data: {**data, "more": 1},
+    "unknown field of two lines": lambda data: {**data, "more\nor less": 1},
     "lacking field": lambda data: {k: v for k, v in data.items() if k != "compare"},
     "unknown version": lambda data: {**data, "contract": 2},
     "unknown compare": lambda data: {**data, "compare": "gte"},
@@ -268,6 +278,19 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
         **data, "sums": [{"name": "s", "from": ["lif"], "to": ["output"], "shape": [3]}]
     },
     "sum of another shape": lambda data: {**data, "sums": [{**data["sums"][0], "shape": [4]}]},
+    "sum under a name of two lines": lambda data: {
+        **data, "sums": [{**data["sums"][0], "name": "read\nout"}]
+    },
+    "sum under a name that is a number and none": lambda data: {
+        **data, "sums": [{**data["sums"][0], "name": "²"}]
+    },
+    "sum under a surrogate": lambda data: {
+        **data, "sums": [{**data["sums"][0], "name": "\ud800"}]
+    },
+    "back edge that is no edge": lambda data: {**data, "back_edges": [["readout", "lif"]]},
+    "back edges that are no pairs": lambda data: {**data, "back_edges": [["lif"]]},
+    "back edges that are one text": lambda data: {**data, "back_edges": "lif"},
+    "decay of a layer of two lines": lambda data: {**data, "decay": {"a\nb": "0x1p-2"}},
     "decay of a layer that is none": lambda data: {**data, "decay": {"x": "0x1p-2"}},
     "decay of another hash": lambda data: {**data, "decay": {"lif": "sha256:00"}},
     "another decay": lambda data: {**data, "decay": {"lif": "0x1p-3"}},
@@ -281,6 +304,13 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
 @pytest.mark.parametrize("row", CHANGES)
 def test_contracts_that_do_not_fit_are_refused(row: str, path: Path) -> None:
     _changed(path, CHANGES[row])
+    _refused(path, "E_CONTRACT")
+
+
+@pytest.mark.parametrize("depth", [400, 900, 950, 975, 990, 1000, 5000, 50_000])
+def test_no_depth_of_a_contract_is_a_bug(depth: int, path: Path) -> None:
+    deep = "[" * depth + "]" * depth
+    _changed(path, lambda data: json.dumps({**data, "dt": 0}).replace('"dt": 0', f'"dt": {deep}'))
     _refused(path, "E_CONTRACT")
 
 
@@ -334,7 +364,8 @@ def test_metadata_beyond_the_readers_limit_is_not_written(tmp_path: Path) -> Non
 def test_the_target_writes_the_certificate_of_a_grid(tmp_path: Path) -> None:
     target = plugins.load("targets", "nir")
     network = snap(_input_scaled(small_network()))
-    facts = target.write(network, tmp_path)
+    options = {name: values[0] for name, values in target.options.items()}
+    facts = target.write(network, tmp_path, options)
     assert facts == {}
     rows = json.loads(read_graph(tmp_path / "network.nir").metadata["snnpipe_certificate"])
     assert [row["layer"] for row in rows] == ["lif", "if", "readout"]
@@ -342,7 +373,7 @@ def test_the_target_writes_the_certificate_of_a_grid(tmp_path: Path) -> None:
     assert read_graph(tmp_path / "network.nir").notes == ()
     float_folder = tmp_path / "float"
     float_folder.mkdir()
-    target.write(small_network(), float_folder)
+    target.write(small_network(), float_folder, options)
     assert "snnpipe_certificate" not in read_graph(float_folder / "network.nir").metadata
 
 

@@ -19,7 +19,7 @@ from snnpipe import plugins
 from snnpipe.errors import CouldNotRunError, RequestError, SnnpipeError
 from snnpipe.train.idx import read_idx
 
-NAMES = ["cifar10", "digits", "fashion_mnist", "mnist"]
+NAMES = ["cifar10", "digits", "fashion_mnist", "mnist", "nmnist"]
 
 
 def sha256(data: Any) -> str:
@@ -36,7 +36,7 @@ def real() -> Path:
 
 def refusal(name: str, folder: Path | None, split: str = "test") -> SnnpipeError:
     with pytest.raises((RequestError, CouldNotRunError)) as caught:
-        plugins.load("data", name).load(folder, split)
+        plugins.load("data", name).load(folder, split, 4)
     return caught.value
 
 
@@ -46,15 +46,16 @@ def refusal(name: str, folder: Path | None, split: str = "test") -> SnnpipeError
 def test_the_sets() -> None:
     assert list(plugins.summaries("data")) == NAMES
     facts = {
-        name: (p.name, p.shape, p.classes, p.levels, p.scale)
+        name: (p.name, p.shape, p.classes, p.levels, p.scale, p.coding)
         for name in NAMES
         for p in [plugins.load("data", name)]
     }
     assert facts == {
-        "cifar10": ("cifar10", (3, 32, 32), 10, 255, 2**-8),
-        "digits": ("digits", (1, 8, 8), 10, 16, 2**-4),
-        "fashion_mnist": ("fashion_mnist", (1, 28, 28), 10, 255, 2**-8),
-        "mnist": ("mnist", (1, 28, 28), 10, 255, 2**-8),
+        "cifar10": ("cifar10", (3, 32, 32), 10, 255, 2**-8, "direct"),
+        "digits": ("digits", (1, 8, 8), 10, 16, 2**-4, "direct"),
+        "fashion_mnist": ("fashion_mnist", (1, 28, 28), 10, 255, 2**-8, "direct"),
+        "mnist": ("mnist", (1, 28, 28), 10, 255, 2**-8, "direct"),
+        "nmnist": ("nmnist", (2, 34, 34), 10, 15, 1.0, "events"),
     }
 
 
@@ -76,7 +77,7 @@ def test_nothing_heavy_is_imported() -> None:
 
 def test_digits() -> None:
     digits = plugins.load("data", "digits")
-    parts = {split: digits.load(None, split) for split in ("train", "test")}
+    parts = {split: digits.load(None, split, 4) for split in ("train", "test")}
     for (images, labels), count in zip(parts.values(), (1347, 450), strict=True):
         assert (images.shape, images.dtype) == ((count, 1, 8, 8), np.uint8)
         assert (labels.shape, labels.dtype) == ((count,), np.int64)
@@ -95,7 +96,7 @@ def test_digits_are_split_the_same_for_ever() -> None:
     """Digests of the split as first drawn; another numpy or scikit-learn must draw it again."""
     digits = plugins.load("data", "digits")
     found = {
-        split: tuple(sha256(array)[:16] for array in digits.load(Path("/ignored"), split))
+        split: tuple(sha256(array)[:16] for array in digits.load(Path("/ignored"), split, 4))
         for split in ("train", "test")
     }
     assert found == {
@@ -113,7 +114,7 @@ def test_digits_agree_with_their_source() -> None:
         for image, label in zip(bunch.images, bunch.target, strict=True)
     }
     for split in ("train", "test"):
-        images, labels = plugins.load("data", "digits").load(None, split)
+        images, labels = plugins.load("data", "digits").load(None, split, 4)
         assert [source[image.tobytes()] for image in images] == labels.tolist()
 
 
@@ -145,7 +146,7 @@ def test_real_idx_files(
     real: Path, name: str, split: str, counts: list[int], first: list[int], mean: float
 ) -> None:
     """Class counts, first labels and mean as published or counted for the complete sets."""
-    images, labels = plugins.load("data", name).load(real, split)
+    images, labels = plugins.load("data", name).load(real, split, 4)
     assert (images.shape, images.dtype) == ((sum(counts), 1, 28, 28), np.uint8)
     assert labels.dtype == np.int64
     assert np.bincount(labels).tolist() == counts
@@ -177,7 +178,7 @@ def test_mnist_train_images_with_the_first_publishers_header(real: Path) -> None
 def test_made_idx_files(tmp_path: Path, ending: str, inner: str, split: str) -> None:
     image_file, label_file, images, labels = made()
     put(tmp_path / inner, image_file, label_file, split, ending)
-    found = plugins.load("data", "mnist").load(tmp_path, split)
+    found = plugins.load("data", "mnist").load(tmp_path, split, 4)
     assert np.array_equal(found[0], images[:, None])
     assert np.array_equal(found[1], labels)
     assert (found[0].dtype, found[1].dtype) == (np.uint8, np.int64)
@@ -188,7 +189,7 @@ def test_plain_file_goes_before_a_gzipped_one(tmp_path: Path) -> None:
     put(tmp_path, *made(count=2, seed=4)[:2], ending=".gz")
     image_file, label_file, images, _ = made(count=3, seed=5)
     put(tmp_path, image_file, label_file)
-    found, _ = plugins.load("data", "mnist").load(tmp_path, "test")
+    found, _ = plugins.load("data", "mnist").load(tmp_path, "test", 4)
     assert np.array_equal(found[:, 0], images)
 
 
@@ -199,14 +200,14 @@ def test_the_folder_named_goes_before_the_variable(
         put(tmp_path / place / "mnist", *made(count=2 + number)[:2])
     monkeypatch.setenv("SNNPIPE_DATA", str(tmp_path / "variable"))
     mnist = plugins.load("data", "mnist")
-    assert len(mnist.load(tmp_path / "named", "test")[0]) == 2
-    assert len(mnist.load(None, "test")[0]) == 3
+    assert len(mnist.load(tmp_path / "named", "test", 4)[0]) == 2
+    assert len(mnist.load(None, "test", 4)[0]) == 3
 
 
 def test_a_folder_of_its_own_name_goes_before_loose_files(tmp_path: Path) -> None:
     put(tmp_path, *made(count=2)[:2])
     put(tmp_path / "mnist", *made(count=3)[:2])
-    assert len(plugins.load("data", "mnist").load(tmp_path, "test")[0]) == 3
+    assert len(plugins.load("data", "mnist").load(tmp_path, "test", 4)[0]) == 3
 
 
 IMAGES, LABELS, _, _ = made()
@@ -297,21 +298,21 @@ def test_made_cifar_rows(tmp_path: Path, inner: str, caplog: pytest.LogCaptureFi
     for number, part in parts.items():
         (folder / f"data_batch_{number}.bin").write_bytes(part.tobytes())
     with caplog.at_level(logging.WARNING):
-        images, labels = plugins.load("data", "cifar10").load(tmp_path, "train")
+        images, labels = plugins.load("data", "cifar10").load(tmp_path, "train", 4)
     whole = np.concatenate(list(parts.values()))
     assert (images.shape, images.dtype, labels.dtype) == ((8, 3, 32, 32), np.uint8, np.int64)
     assert np.array_equal(labels, whole[:, 0])
     for channel, row, column in [(0, 0, 0), (1, 0, 31), (2, 31, 7)]:
         at = 1 + channel * 1024 + row * 32 + column
         assert np.array_equal(images[:, channel, row, column], whole[:, at])
-    assert "8 of 50000 train images" in caplog.text
+    assert "8 of 50000 train samples" in caplog.text
     assert refusal("cifar10", tmp_path, "test").exit_code == 3
 
 
 def test_a_whole_cifar_file_needs_no_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "test_batch.bin").write_bytes(bytes(10_000 * 3073))
     with caplog.at_level(logging.WARNING):
-        images, _ = plugins.load("data", "cifar10").load(tmp_path, "test")
+        images, _ = plugins.load("data", "cifar10").load(tmp_path, "test", 4)
     assert len(images) == 10_000
     assert not caplog.records
 
@@ -333,14 +334,14 @@ def test_real_cifar_images(real: Path, tmp_path: Path) -> None:
         "0993cf8b8e43bc207603aef9787006995746513f5e3fa5a52e06d1b069926330"
     )
     cifar10 = plugins.load("data", "cifar10")
-    images, labels = cifar10.load(tmp_path, "train")
+    images, labels = cifar10.load(tmp_path, "train", 4)
     assert images.shape == (4000, 3, 32, 32)
     assert labels[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]
     assert np.bincount(labels).tolist() == [396, 366, 420, 384, 422, 393, 414, 385, 407, 413]
     assert images[0, :, 0, 0].tolist() == [59, 62, 63]
     means = (images.mean(axis=(0, 2, 3)) / 255).round(4)
     assert means.tolist() == [0.4916, 0.4818, 0.4447]
-    images, labels = cifar10.load(tmp_path, "test")
+    images, labels = cifar10.load(tmp_path, "test", 4)
     assert images.shape == (750, 3, 32, 32)
     assert labels[:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
     assert images[0, :, 0, 0].tolist() == [158, 112, 49]

@@ -77,21 +77,21 @@ def test_fetched_once_from_the_first_address_that_answers(
     nowhere: Path, served: tuple[Path, str]
 ) -> None:
     data = published(*served)
-    images, labels = data.load(None, "test")
+    images, labels = data.load(None, "test", 4)
     assert images.tobytes() == IMAGES[16:]
     assert bytes(labels.astype(np.uint8)) == LABELS[8:]
     assert sorted(path.name for path in (nowhere / "made").iterdir()) == [
         f"{name}.gz" for name in IDX["test"]
     ]
-    again = replace(data, addresses=(CLOSED,)).load(None, "test")
+    again = replace(data, addresses=(CLOSED,)).load(None, "test", 4)
     assert np.array_equal(again[0], images)
 
 
 def test_a_damaged_cache_is_fetched_again(nowhere: Path, served: tuple[Path, str]) -> None:
     data = published(*served)
-    data.load(None, "test")
+    data.load(None, "test", 4)
     (nowhere / "made" / f"{IDX['test'][0]}.gz").write_bytes(b"damage")
-    assert data.load(None, "test")[0].tobytes() == IMAGES[16:]
+    assert data.load(None, "test", 4)[0].tobytes() == IMAGES[16:]
 
 
 def test_other_bytes_than_published_are_refused(nowhere: Path, served: tuple[Path, str]) -> None:
@@ -99,7 +99,7 @@ def test_other_bytes_than_published_are_refused(nowhere: Path, served: tuple[Pat
     other = made(seed=9)
     put(served[0], *other[:2], ending=".gz")
     with pytest.raises(CouldNotRunError, match="ValueError") as caught:
-        data.load(None, "test")
+        data.load(None, "test", 4)
     assert caught.value.code == "E_DATA"
     assert not list((nowhere / "made").iterdir())
 
@@ -117,7 +117,7 @@ def test_without_a_network(nowhere: Path, monkeypatch: pytest.MonkeyPatch, name:
     for module in ("snnpipe.train.idx", "snnpipe.train.data.cifar10"):
         monkeypatch.setattr(f"{module}.fetch", lambda n, r: real_fetch(n, r, downloader))
     with pytest.raises(CouldNotRunError) as caught:
-        plugins.load("data", name).load(None, "train")
+        plugins.load("data", name).load(None, "train", 4)
     error = caught.value
     assert (error.code, error.exit_code) == ("E_DATA", 3)
     for part in (f"'{name}'", str(nowhere), "ConnectionError", "--data DIR", "SNNPIPE_DATA"):
@@ -153,13 +153,13 @@ def test_the_cifar_archive_is_unpacked_once(
             tar.addfile(member, io.BytesIO(data))
     remote = fetch.Remote(archive.name, (f"{served[1]}/{archive.name}",), sha256_of(archive))
     data = replace(plugins.load("data", "cifar10"), archive=remote)
-    images, labels = data.load(None, "test")
+    images, labels = data.load(None, "test", 4)
     assert np.array_equal(images.reshape(3, -1), part[:, 1:])
     assert np.array_equal(labels, part[:, 0])
     folder = nowhere / "cifar10" / "cifar-10-batches-bin"
     assert [path.name for path in folder.iterdir()] == ["test_batch.bin"]
     (folder / "test_batch.bin").write_bytes(part[:2].tobytes())
-    assert len(data.load(None, "test")[0]) == 2
+    assert len(data.load(None, "test", 4)[0]) == 2
 
 
 def test_every_address_has_a_sha256() -> None:

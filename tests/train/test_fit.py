@@ -39,7 +39,7 @@ label_smoothing = 0.02
 def _fit(text, rule, progress=None):
     recipe = parse_recipe(text, "test")
     data = plugins.load("data", recipe.data.name)
-    kept, held = hold_out(data.load(None, "train"), recipe.data.validation, recipe.train.seed)
+    kept, held = hold_out(data.load(None, "train", 4), recipe.data.validation, recipe.train.seed)
     torch.manual_seed(recipe.train.seed)
     model = build(recipe)
     images, labels, *validation = (torch.from_numpy(part) for part in (*kept, *held))
@@ -54,7 +54,7 @@ def _fit(text, rule, progress=None):
 @pytest.mark.parametrize("rule", ["rate", "bptt"])
 def test_it_learns_digits(rule):
     model, fitted, data, recipe = _fit(DIGITS, plugins.load("rules", rule))
-    test = [torch.from_numpy(part) for part in data.load(None, "test")]
+    test = [torch.from_numpy(part) for part in data.load(None, "test", 4)]
     assert score(model, *test, data.scale, recipe.train.steps).accuracy > 0.95
     assert [epoch.epoch for epoch in fitted.epochs] == [1, 2, 3, 4, 5]
     assert fitted.epochs[-1].loss < fitted.epochs[0].loss / 2
@@ -63,7 +63,7 @@ def test_it_learns_digits(rule):
     assert not model.training
     best = build(recipe)
     best.load_state_dict(fitted.best_state)
-    *_, held = hold_out(data.load(None, "train"), 0.2, 0)
+    *_, held = hold_out(data.load(None, "train", 4), 0.2, 0)
     found = score(best.eval(), *map(torch.from_numpy, held), data.scale, recipe.train.steps)
     assert found.accuracy == fitted.best.validation_accuracy
 

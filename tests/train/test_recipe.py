@@ -303,11 +303,14 @@ def test_hash_is_of_the_values_not_of_the_text() -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipes(path: Path) -> None:
     recipe = read_recipe(path)
-    assert recipe.data.name == path.stem
+    data, _, model = path.stem.partition("-")
+    assert (recipe.data.name, recipe.model.name) == (data, model or "convnet")
     assert recipe.neuron == NeuronPart()
-    assert (recipe.train.rule, recipe.train.steps) == ("rate", 4)
-    assert recipe.data.flip == (path.stem in ("fashion_mnist", "cifar10"))
+    expected = ("bptt", 10) if data == "nmnist" else ("rate", 4)
+    assert (recipe.train.rule, recipe.train.steps) == expected
+    assert recipe.data.flip == (data in ("fashion_mnist", "cifar10"))
 
 
 def test_the_shipped_recipes_are_these() -> None:
-    assert [path.stem for path in RECIPES] == ["cifar10", "digits", "fashion_mnist", "mnist"]
+    stems = ["cifar10-resnet", "cifar10", "digits", "fashion_mnist", "mnist", "nmnist-recurrent"]
+    assert [path.stem for path in RECIPES] == stems

@@ -78,7 +78,7 @@ def test_the_module_comes_back_as_it_was(run):
     assert recipe == read_recipe(out / "recipe.toml")
     assert not model.training
     data = plugins.load("data", "digits")
-    test = data.load(None, "test")
+    test = data.load(None, "test", 4)
     found = score(model, *map(torch.from_numpy, test), data.scale, 3)
     assert (found.correct, found.n) == (facts["test"]["last"]["correct"], 450)
     assert facts["test"]["last"]["accuracy"] == found.correct / 450
@@ -93,7 +93,7 @@ def test_the_witness_tells_what_the_module_did(run):
     out, _ = run
     model, _ = load_run(out)
     seen = Witness.load(out / "witness.npz")
-    images, labels = plugins.load("data", "digits").load(None, "test")
+    images, labels = plugins.load("data", "digits").load(None, "test", 4)
     assert seen.inputs.dtype == np.uint8
     assert np.array_equal(seen.inputs, images[:7])
     assert np.array_equal(seen.labels, labels[:7])
@@ -169,7 +169,7 @@ def test_the_best_epoch_is_scored_and_the_last_is_kept(run, tmp_path, monkeypatc
 
     monkeypatch.setattr("snnpipe.train.run.fit", first_was_best)
     found = _run(tmp_path / "run")
-    zeros = int((plugins.load("data", "digits").load(None, "test")[1] == 0).sum())
+    zeros = int((plugins.load("data", "digits").load(None, "test", 4)[1] == 0).sum())
     assert found["best_epoch"] == 1
     assert found["test"]["best"] == {"accuracy": zeros / 450, "correct": zeros, "n": 450}
     assert found["test"]["last"] == facts["test"]["last"]
@@ -240,6 +240,49 @@ def test_names_and_parameters_of_the_architectures():
     names = [name for name, _ in mlp.named_children()]
     assert names == ["flatten", "fc1", "bn1", "lif1", "fc2", "bn2", "lif2", "fc"]
     assert isinstance(mlp.lif1, LIF)
+
+
+def _names(model: nn.Module) -> list[str]:
+    return [name for name, part in model.named_modules() if not list(part.children())]
+
+
+def test_the_residual_architecture():
+    text = '[data]\nname = "digits"\n[model]\nname = "resnet"\nchannels = [3, 3, 5]\n'
+    model = build(parse_recipe(text + "strides = [1, 1, 3]\nhidden = [7]", "t"))
+    body = ["conv1", "bn1", "lif1", "conv2", "bn2", "lif2"]
+    assert _names(model) == [
+        *("conv1", "bn1", "lif1"),
+        *(f"block2.body.{name}" for name in body),
+        "block2.short",
+        *(f"block3.body.{name}" for name in body),
+        *(f"block3.short.{name}" for name in ("conv1", "bn1", "lif1")),
+        *("flatten", "fc4", "bn4", "lif4", "fc"),
+    ]
+    short = model.block3.short.conv1
+    assert (short.kernel_size, short.stride, short.bias) == ((1, 1), (3, 3), None)
+    assert (model.block3.body.conv1.stride, model.block3.body.conv2.stride) == ((3, 3), (1, 1))
+    assert model.fc4.in_features == 5 * 3 * 3
+    same = build(parse_recipe(text + "strides = [1, 2, 1]", "t"))
+    assert same.block2.short.conv1.stride == (2, 2)  # same channels, but smaller
+
+
+@pytest.mark.parametrize("front", [True, False])
+def test_the_recurrent_architecture(front):
+    sizes = "channels = [3]\nstrides = [2]\n" if front else "channels = []\nstrides = []\n"
+    text = '[data]\nname = "nmnist"\n[model]\nname = "recurrent"\n' + sizes
+    model = build(parse_recipe(text + "hidden = [9, 4]", "t"))
+    first, second = (2, 3) if front else (1, 2)
+    assert _names(model) == [
+        *(("conv1", "bn1", "lif1") if front else ()),
+        "flatten",
+        *(f"fc{first}", f"bn{first}", f"rec{first}.neurons", f"rec{first}.weights"),
+        *(f"fc{second}", f"bn{second}", f"rec{second}.neurons", f"rec{second}.weights"),
+        "fc",
+    ]
+    assert list(neurons(model))[-1] == f"rec{second}.neurons"
+    with pytest.raises(RequestError, match=r"model\.hidden is empty") as caught:
+        build(parse_recipe(text + "hidden = []", "t"))
+    assert caught.value.code == "E_RECIPE"
 
 
 def test_a_neuron_used_twice_has_no_witness():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -247,13 +248,101 @@ def test_a_witness_of_swapped_samples_fails_in_the_first_layer() -> None:
     assert replay(folded, swapped)[0].wrong > 0
 
 
-def test_without_a_certificate_a_difference_is_not_called_a_fault() -> None:
+def test_without_a_certificate_a_run_is_certified_by_replay() -> None:
     network = folded_network()
-    findings = verify(request(network, fault_one_weight(snap(network))))
+    findings = verify(request(network, network))
     engine = arrow(findings, "engine")
-    assert engine.strength is Strength.MEASURED
-    assert engine.verdict.outcome is Outcome.COULD_NOT_RUN
-    assert "no certificate" in engine.verdict.sentence
+    assert engine.strength is Strength.REPLAYED
+    assert engine.verdict.outcome is Outcome.PASSED
+    decisions = SAMPLES * 4 * (256 + 96)
+    assert f"of {decisions:,} spike decisions on {SAMPLES} samples" in engine.verdict.sentence
+    assert "> and >= are not told apart (exact ties: 0)" in engine.verdict.sentence
+    assert [layer.layer for layer in engine.replay] == ["lif1", "lif2", "readout"]
+    assert sum(layer.wrong for layer in engine.replay) == 0
+    assert sum(layer.certain for layer in engine.replay[:2]) > 0.999 * decisions
+    assert engine.replay[2].judged == SAMPLES * 4 * 5
+
+
+@pytest.mark.parametrize(
+    "fault", [fault_transposed, fault_flipped, fault_bias_dropped, fault_threshold]
+)
+def test_without_a_certificate_a_fault_is_wrong_in_its_layer_only(fault: Any) -> None:
+    network = folded_network()
+    engine = arrow(verify(request(network, fault(network))), "engine")
+    assert engine.verdict.outcome is Outcome.FAILED
+    assert engine.verdict.sentence.startswith("layer 'lif2': ")
+    assert "± " in engine.verdict.sentence
+    assert [layer.wrong > 0 for layer in engine.replay] == [False, True, False]
+
+
+def test_without_a_certificate_greater_or_equal_passes_and_it_is_said() -> None:
+    network = folded_network()
+    with_ge = network.with_contract(replace(network.contract, compare="ge"))
+    engine = arrow(verify(request(network, with_ge)), "engine")
+    assert engine.verdict.outcome is Outcome.PASSED
+    assert "> and >= are not told apart (exact ties: 0)" in engine.verdict.sentence
+
+
+def test_a_tie_without_rounding_tells_them_apart_without_a_certificate() -> None:
+    """One input of 1/2, weights that are powers of two: nothing can be rounded."""
+    dense = Dense("dense", np.array([[2.0], [0.5]], np.float32))
+    layer = Layer("if1", IF(one(1.0)), (2,), (Synapse("input", (dense,)),))
+    right = Network("input", (1,), (layer,), "if1", Contract(1, input_scale=0.5))
+    wrong = right.with_contract(replace(right.contract, compare="ge"))
+    x, labels = np.array([[1]], np.uint8), np.array([0])
+    for network, outcome in ((right, Outcome.PASSED), (wrong, Outcome.FAILED)):
+        found = arrow(verify(Request(right, x, labels, {"engine": engine(network)})), "engine")
+        assert found.verdict.outcome is outcome
+        assert [layer.ties for layer in found.replay] == [1]
+        told = "> and >= are told apart (exact ties: 1)" in found.verdict.sentence
+        assert told is (outcome is Outcome.PASSED)
+    assert "membrane 1 ± 0, threshold 1" in found.verdict.sentence
+
+
+def test_a_run_that_was_not_snapped_is_verified() -> None:
+    folded = folded_network()
+    findings = verify(request(folded, folded, folded=folded, witness=witness_of(folded)))
+    assert findings.outcome is Outcome.PASSED
+    assert [(a.source, a.target) for a in findings.arrows] == [
+        ("trained", "folded"),
+        ("folded", "network"),
+        ("network", "engine"),
+    ]
+    assert "not snapped to a grid" in arrow(findings, "network").verdict.sentence
+    other = fault_bias_dropped(folded)
+    findings = verify(request(other, other, folded=folded, witness=witness_of(folded)))
+    assert arrow(findings, "network").verdict.outcome is Outcome.FAILED
+    assert "is not the folded one, in" in arrow(findings, "network").verdict.sentence
+
+
+class Lying:
+    """A runtime whose trace is changed on the way."""
+
+    def __init__(self, network: Network, change: Any) -> None:
+        self.network, self.change = network, change
+
+    def run(self, x: Any, steps: int, record: Any = None) -> Trace:
+        trace = simulate(self.network, x, steps, record)
+        return replace(trace, **self.change(trace))
+
+
+@pytest.mark.parametrize("network", [folded_network(), snap(folded_network())])
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda t: {"spikes": {"lif1": t.spikes["lif1"]}}, "nothing as spikes of 'lif2'"),
+        (lambda t: {"outputs": t.outputs[:3]}, r"shape \[3, 24, 5\] as outputs; expected \[4, 24"),
+        (lambda t: {"currents": {"lif1": t.outputs}}, "as currents of 'lif1'"),
+    ],
+)
+def test_a_trace_that_lacks_something_cannot_be_judged(
+    network: Network, change: Any, what: str
+) -> None:
+    x, labels = samples(network)
+    asked = Request(network, x, labels, {"engine": Opened(Lying(network, change))})
+    found = arrow(verify(asked), "engine")
+    assert found.verdict.outcome is Outcome.COULD_NOT_RUN
+    assert re.search(what, found.verdict.sentence)
 
 
 def test_what_could_not_run_is_said_and_the_rest_goes_on() -> None:
@@ -302,3 +391,21 @@ def test_batches_change_nothing_but_memory(monkeypatch: pytest.MonkeyPatch) -> N
     assert (whole.traces["float"].outputs == parts.traces["float"].outputs).all()
     for name, count in whole.traces["float"].fired.items():
         assert (count == parts.traces["float"].fired[name]).all()
+
+
+def test_batches_change_nothing_of_a_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    from snnpipe.verify import chain
+
+    network = folded_network()
+    asked = request(network, fault_threshold(network))
+    whole = arrow(verify(asked), "engine")
+    monkeypatch.setattr(chain, "BATCH", 5)
+    parts = arrow(verify(asked), "engine")
+    assert whole.verdict == parts.verdict
+    assert [replace(x, first=None) for x in whole.replay] == [
+        replace(x, first=None) for x in parts.replay
+    ]
+    first, again = (found.replay[1].first for found in (whole, parts))
+    assert first is not None
+    assert again is not None
+    assert (first.sample, first.step, first.neuron) == (again.sample, again.step, again.neuron)

@@ -327,9 +327,45 @@ def test_parts_may_be_absent(request_: Request) -> None:
     check_nothing_from_outside(shown)
     assert "network → engine" in shown.text
     assert "Certificate" not in shown.text
-    assert "equality measured" in shown.text
+    assert "certified by replay" in shown.text
     empty = {**document, "chain": [], "by_steps": [], "rates": [], "facts": {}}
     assert "Energy" not in Page(render(empty)).text.replace(document["meaning"], "")
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_replayed_run_shows_its_three_counts_in_every_layer(
+    request_: Request, wrong: bool
+) -> None:
+    folded = request_.folded
+    assert folded is not None
+    runtimes = {"engine": Opened(Runs(with_fault(folded) if wrong else folded))}
+    asked = Request(folded, request_.x, request_.labels, runtimes, folded)
+    document = json.loads(json.dumps(report(verify(asked), "made")))
+    arrow = document["chain"][-1]
+    assert (arrow["from"], arrow["strength"]) == ("network", "certified by replay")
+    assert "a comparison >= in place of > cannot be told apart" in document["meaning"]
+    text = Page(render(document)).text
+    assert document["meaning"] in text
+    for layer in arrow["replay"]:
+        assert layer["certain"] + layer["within_rounding"] + layer["wrong"] == layer["judged"]
+        assert f"{layer['wrong']:,} wrong of {layer['judged']:,}" in text
+        assert f"{layer['certain']:,} certain, {layer['within_rounding']:,} within" in text
+    apart = sum(layer["changed"] for layer in arrow["differences"]["layers"])
+    assert f"{apart:,} not the reference’s" in text
+    assert (document["verdict"] == "FAILED") is wrong
+    assert ("wrong by replay" in text) is wrong
+    assert ("what rounding can do ±" in text) is wrong
+    if wrong:
+        assert [layer["layer"] for layer in arrow["replay"] if layer["wrong"]] == ["lif2"]
+        assert "First wrong spike: network → engine" in text
+    else:
+        assert "made: certified by replay against the exported network on engine" in text
+
+
+def test_the_meaning_speaks_of_replay_only_where_there_was_one(
+    documents: dict[str, dict[str, Any]],
+) -> None:
+    assert "replay" not in documents["PASSED"]["meaning"]
 
 
 def test_a_trained_module_without_a_witness_is_not_passed_over(request_: Request) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 
 from ...errors import CouldNotRunError, RequestError
 from ...files import write_folder
+from ...network.contract import InputCoding
 from ..dataset import DataSet, Examples, Split
-from ..fetch import Remote, fetch, find
+from ..fetch import Remote, fetch, find, warn_of_part
 
 _FOLDER = "cifar-10-batches-bin"
 _FILES: Mapping[Split, tuple[str, ...]] = {
@@ -23,8 +23,6 @@ _FILES: Mapping[Split, tuple[str, ...]] = {
 }
 _ROWS_PER_FILE = 10_000
 _ROW = 1 + 3 * 32 * 32
-
-_LOG = logging.getLogger(__name__)
 
 
 def _read_rows(path: Path, classes: int) -> NDArray[np.uint8]:
@@ -72,8 +70,9 @@ class Cifar10:
     classes: int = 10
     levels: int = 255
     scale: float = 1 / 256
+    coding: InputCoding = "direct"
 
-    def load(self, folder: Path | None, split: Split) -> Examples:
+    def load(self, folder: Path | None, split: Split, steps: int) -> Examples:  # noqa: ARG002 (the protocol's)
         """Images uint8 (N, 3, 32, 32) and labels int64 (N,); see `dataset.DataSet.load`."""
 
         def present(place: Path) -> list[Path]:
@@ -85,17 +84,7 @@ class Cifar10:
         if place is None:
             place = _unpacked(fetch(self.name, [self.archive]) / self.archive.file)
         rows = np.concatenate([_read_rows(path, self.classes) for path in present(place)])
-        whole = _ROWS_PER_FILE * len(_FILES[split])
-        if len(rows) != whole:
-            _LOG.warning(
-                "%s: %d of %d %s images are in %s; an accuracy got with them is not comparable "
-                "with published ones",
-                self.name,
-                len(rows),
-                whole,
-                split,
-                place,
-            )
+        warn_of_part(self.name, len(rows), _ROWS_PER_FILE * len(_FILES[split]), split, place)
         return rows[:, 1:].reshape(-1, *self.shape), rows[:, 0].astype(np.int64)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import CouldNotRunError
+from ...network.contract import InputCoding
 from ..dataset import DataSet, Examples, Split
 
 _SEED = 0
@@ -37,8 +38,9 @@ class Digits:
     classes: int = 10
     levels: int = 16
     scale: float = 1 / 16
+    coding: InputCoding = "direct"
 
-    def load(self, folder: Path | None, split: Split) -> Examples:  # noqa: ARG002 (the protocol's)
+    def load(self, folder: Path | None, split: Split, steps: int) -> Examples:  # noqa: ARG002 (the protocol's)
         """Images uint8 (N, 1, 8, 8) of levels 0 to 16 and labels int64 (N,).
 
         Raises CouldNotRunError (E_MISSING) without scikit-learn.

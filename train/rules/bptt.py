@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from .. import neuron, normalise
+from .. import eager, neuron, normalise
 from ..frames import folded, in_time, joined, through
 from ..operations import FixedMap, LinearMap, Norm
 from ..protocol import Loss
@@ -41,6 +41,14 @@ class Unrolled:
     def fire(self, value: Tensor, module: Population) -> Tensor:
         """Currents to spikes."""
         spikes = neuron.unrolled(value.expand(self.steps, *value.shape[1:]), module.spiking)
+        return self._seen(module, spikes)
+
+    def recur(self, value: Tensor, module: Population, weights: LinearMap) -> Tensor:
+        """Currents to spikes, step by step: no kernel takes all steps at once here."""
+        current = value.expand(self.steps, *value.shape[1:])
+        return self._seen(module, eager.recurrent(current, module.spiking, weights))
+
+    def _seen(self, module: Population, spikes: Tensor) -> Tensor:
         if self.watch is not None:
             self.watch(module, spikes)
         return spikes

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ...errors import RequestError
 from .. import neuron, normalise
 from ..frames import folded, in_time, joined, mean_in_time, through, unfolded
 from ..operations import FixedMap, LinearMap, Norm
@@ -98,6 +99,14 @@ class OnRates:
         current = value.stream.expand(self.steps, *value.stream.shape[1:])
         spikes, rate, kappa = neuron.stream(current, module.spiking)
         return Pair(spikes, _Fire.apply(value.rate, rate, kappa))  # type: ignore[no-untyped-call]
+
+    def recur(self, value: Pair, module: Population, weights: LinearMap) -> Pair:  # noqa: ARG002
+        """Refused."""
+        raise RequestError(
+            "E_RULE",
+            "rule 'rate' cannot train a recurrent layer: what its spikes cause a step later is "
+            "lost in a rate; use rule 'bptt'",
+        )
 
     def fixed(self, value: Pair, operation: FixedMap) -> Pair:
         """Pooling, flatten, reshape: linear, so on both."""

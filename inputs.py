@@ -1,0 +1,153 @@
+"""What commands are given: how to read a network file, and the samples to run it on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import overview, plugins
+from .console import say
+from .errors import RequestError
+from .network.contract import Compare, InputCoding, Reset
+from .network.hdf5 import Limits
+from .network.layers import Network
+from .network.nir_file import read_network
+from .network.semantics import Semantics, named
+from .runs import Place
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Stored inputs (B, *stored_shape), labels int64 (B,) where there are any, and where they come
+    from."""
+
+    x: NDArray[Any]
+    labels: NDArray[np.int64] | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Random:
+    """Random inputs: how many, from which seed, and the share of numbers that are not 0."""
+
+    samples: int = 8
+    seed: int = 0
+    density: float = 0.5
+
+    def draw(self, network: Network) -> tuple[NDArray[Any], str]:
+        """Stored inputs of a network, and what they are called."""
+        rng = np.random.default_rng(self.seed)
+        shape = (self.samples, *network.stored_shape)
+        x = rng.integers(1, network.contract.input_levels + 1, shape)
+        x *= rng.random(shape) < self.density
+        return x, f"{self.samples} random inputs, {self.density:g} not 0, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read a file: under a named semantics, single points of it changed, and for how many
+    steps, when it brings no contract; and what it may ask for."""
+
+    semantics: str | None = None
+    steps: int | None = None
+    dt: float | None = None
+    compare: Compare | None = None
+    reset: Reset | None = None
+    coding: InputCoding | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        points = ("dt", "compare", "reset", "coding")
+        changed = [f"--{point}" for point in points if getattr(self, point) is not None]
+        if changed and self.semantics is None:
+            raise RequestError(
+                "E_SEMANTICS", f"{changed[0]} changes a point of a semantics: name one, --semantics"
+            )
+
+    @property
+    def words(self) -> str:
+        """The options that say the same, for a command line; begins with a space."""
+        points = ("semantics", "steps", "dt", "compare", "reset", "coding")
+        given = ((point, getattr(self, point)) for point in points if self.semantics is not None)
+        return "".join(f" --{point} {value}" for point, value in given if value is not None)
+
+    @property
+    def chosen(self) -> Semantics | None:
+        """The semantics with its changes; RequestError (E_SEMANTICS)."""
+        if self.semantics is None:
+            return None
+        return named(self.semantics, self.dt, self.compare, self.reset, self.coding)
+
+    def read(self, path: Path) -> Network:
+        """The network of a file. Where neither contract nor semantics says how to read it, the
+        table of what is open goes before the error (E_NO_CONTRACT); E_STEPS without a T."""
+        try:
+            network = read_network(path, self.chosen, self.limits)
+        except RequestError as error:
+            if error.code == "E_NO_CONTRACT":
+                for line in overview.lines(overview.overview(path, None, self.limits)):
+                    say(line)
+            raise
+        if self.semantics is None:
+            return network
+        if self.steps is None:
+            raise RequestError(
+                "E_STEPS", "a file without a contract does not say how long to run: --steps T"
+            )
+        return network.with_contract(replace(network.contract, steps=self.steps))
+
+
+def read_array(file: Path) -> NDArray[Any]:
+    """A .npy file of numbers; RequestError (E_INPUT) when it is not one."""
+    try:
+        with file.open("rb") as stream:
+            array = np.lib.format.read_array(stream, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise RequestError("E_INPUT", f"{file}: not a readable .npy file ({error})") from error
+    if array.dtype.kind not in "iufb":
+        raise RequestError("E_INPUT", f"{file}: an array of numbers is expected")
+    return array.astype(np.uint8) if array.dtype.kind == "b" else array
+
+
+def test_set(
+    where: Place,
+    network: Network,
+    files: tuple[Path | None, Path | None],
+    data_folder: Path | None,
+    samples: int | None,
+    random: Random,
+) -> TestSet:
+    """The samples to verify on: the ``files`` of inputs and labels named, or the test set of the
+    run's recipe, the first ``samples`` of them; without either random inputs, without labels."""
+    inputs_file, labels_file = files
+    labels: NDArray[Any] | None = None
+    if inputs_file is None and labels_file is not None:
+        raise RequestError("E_INPUT", f"{labels_file}: labels without --inputs")
+    if inputs_file is not None:
+        x, source = read_array(inputs_file), str(inputs_file)
+        labels = None if labels_file is None else read_array(labels_file)
+    elif where.is_run and where.recipe.is_file():
+        from .train.recipe import read_recipe
+
+        recipe = read_recipe(where.recipe, ())
+        x, labels = plugins.load("data", recipe.data.name).load(
+            data_folder, "test", recipe.train.steps
+        )
+        source = f"test set of {recipe.data.name}"
+    else:
+        x, source = random.draw(network)
+    if x.ndim < 2 or not len(x):
+        raise RequestError("E_INPUT", f"the inputs have shape {list(x.shape)}; expected [B, …]")
+    if labels is None:
+        return TestSet(x[:samples], None, source)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != len(x):
+        raise RequestError(
+            "E_INPUT",
+            f"the labels have shape {list(labels.shape)} and dtype {labels.dtype}; one whole "
+            f"number for each of the {len(x)} inputs is expected",
+        )
+    return TestSet(x[:samples], labels[:samples].astype(np.int64), source)

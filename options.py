@@ -1,0 +1,144 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .errors import RequestError, nearest
+
+RUN = click.argument("run", required=False, metavar="[RUN|FILE]", type=click.Path(path_type=Path))
+WHERE = (
+    "RUN is a folder that `snnpipe train` made (default: the newest below runs/), FILE a .nir file."
+)
+DATA = click.option(
+    "--data",
+    "data_folder",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where the data set lies. Default: $SNNPIPE_DATA, then a download.",
+)
+
+
+def _limits(pairs: tuple[str, ...]) -> Any:
+    """``NAME=NUMBER`` options to the limits of a reader."""
+    from .network.hdf5 import Limits
+
+    known = {field.name for field in fields(Limits)}
+    changed = {}
+    for pair in pairs:
+        name, _, number = pair.partition("=")
+        if name not in known or not number.isdecimal():
+            raise RequestError(
+                "E_LIMIT",
+                f"--limit {pair}: expected NAME=NUMBER with a name of {', '.join(sorted(known))}"
+                f"{nearest(name, known)}",
+            )
+        changed[name] = int(number)
+    return Limits(**changed)
+
+
+def reads(steps: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Options that say how a file is read, handed to the command as one ``reading``."""
+    options = (
+        click.option(
+            "--semantics",
+            metavar="NAME",
+            help="How to read a .nir file without a contract, e.g. nir-strict, norse, snntorch; "
+            "`snnpipe check FILE` shows them all. Needs --steps.",
+        ),
+        click.option("--steps", type=click.IntRange(1, 100_000), metavar="T", help=steps),
+        click.option(
+            "--dt", type=float, metavar="SECONDS", help="Another step than the semantics'."
+        ),
+        click.option("--compare", type=click.Choice(["gt", "ge"]), help="Fire at v > or v >=."),
+        click.option("--reset", type=click.Choice(["value", "subtract"]), help="Another reset."),
+        click.option(
+            "--coding",
+            type=click.Choice(["direct", "events"]),
+            help="Inputs of a file without a contract: one frame for all steps, or one a step "
+            "(default).",
+        ),
+        click.option(
+            "--limit",
+            "limits",
+            multiple=True,
+            metavar="NAME=NUMBER",
+            help="What a file may ask for, e.g. dataset_bytes=4000000000; may be repeated.",
+        ),
+    )
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def run(**given: Any) -> Any:
+            from .inputs import Reading
+
+            names = ("semantics", "steps", "dt", "compare", "reset", "coding")
+            points = {name: given.pop(name) for name in names}
+            limits = _limits(given.pop("limits"))
+            return function(reading=Reading(**points, limits=limits), **given)
+
+        decorated: Callable[..., Any] = run
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+def plugin_names(text: str, kind: str) -> list[str]:
+    """A comma-separated list of plug-in names, each checked before anything runs."""
+    from . import plugins
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    available = list(plugins.summaries(kind))
+    for name in names:
+        if name not in available:
+            raise RequestError(
+                "E_PLUGIN",
+                f"there is no '{name}' among the {kind}: {', '.join(available)}"
+                f"{nearest(name, available)}",
+            )
+    if not names:
+        raise RequestError("E_PLUGIN", f"name at least one of {', '.join(available)}")
+    return list(dict.fromkeys(names))
+
+
+def randomly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of random inputs, handed to the command as one ``random``."""
+
+    @click.option(
+        "--samples",
+        type=click.IntRange(1, 10_000_000),
+        metavar="N",
+        help="How many samples. Default: all there are, 8 random ones.",
+    )
+    @click.option(
+        "--seed",
+        default=0,
+        show_default=True,
+        type=click.IntRange(0),
+        metavar="N",
+        help="Of random inputs.",
+    )
+    @click.option(
+        "--density",
+        default=0.5,
+        show_default=True,
+        type=click.FloatRange(0, 1),
+        metavar="P",
+        help="Share of random inputs that are not 0.",
+    )
+    @wraps(function)
+    def run(samples: int | None, seed: int, density: float, **given: Any) -> Any:
+        from .inputs import Random
+
+        random = Random(samples or Random.samples, seed, density)
+        return function(samples=samples, random=random, **given)
+
+    return run

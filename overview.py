@@ -1,0 +1,167 @@
+"""What a network file holds, what it leaves open, and who could take it: `snnpipe check`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from . import plugins
+from .errors import RequestError
+from .network.check import check
+from .network.contract import Integer
+from .network.graph import network_sha256
+from .network.graph_file import read_graph
+from .network.hdf5 import Limits
+from .network.layers import AvgPool, Conv, Conv1d, Delay, Dense, Layer, Network, Operation, SumPool
+from .network.nir_file import CONTRACT, read_network
+from .network.repairs import interpret
+from .network.semantics import PRESETS, Semantics
+
+PARTS = ("targets", "runtimes")
+
+
+def overview(path: Path, semantics: Semantics | None, limits: Limits) -> dict[str, Any]:
+    """All of it, as plain values. Raises RequestError when the file cannot be read at all."""
+    graph = read_graph(path, limits)
+    notes: list[str] = []
+    found: dict[str, Any] = {"file": str(path), "contract": CONTRACT in graph.metadata}
+    network: Network | None = None
+    if semantics is None and found["contract"]:
+        network = read_network(path, limits=limits)
+        notes += graph.notes
+    else:
+        readings = {"chosen": semantics} if semantics is not None else PRESETS
+        found["semantics"] = {}
+        for name, preset in readings.items():
+            told: list[str] = []
+            read = _reading(graph, preset, told)
+            refused = read if isinstance(read, str) else ""
+            found["semantics"][name] = {**preset.summary(), "cannot read": refused}
+            if network is None and isinstance(read, Network):
+                network, notes = read, told
+    found["notes"] = notes
+    if network is None:
+        reasons = {reading["cannot read"] for reading in found["semantics"].values()}
+        found["problem"] = (
+            " ".join(sorted(reasons)) if len(reasons) == 1 else "no semantics reads it"
+        )
+        return found
+    return {**found, **_facts(network)}
+
+
+def _reading(graph: Any, semantics: Semantics, notes: list[str]) -> Network | str:
+    """The network under one semantics, or why there is none."""
+    if reason := semantics.refused or semantics.contract.refused():
+        return reason
+    try:
+        network = interpret(graph, semantics, notes.append)
+        check(network)
+    except RequestError as error:
+        return error.message
+    return network
+
+
+def _facts(network: Network) -> dict[str, Any]:
+    taken: dict[str, dict[str, str]] = {kind: {} for kind in PARTS}
+    for kind, members in taken.items():
+        for name in plugins.summaries(kind):
+            try:
+                plugins.load(kind, name).check(network)
+            except RequestError as error:
+                members[name] = error.message
+            else:
+                members[name] = ""
+    integer = isinstance(network.contract.arithmetic, Integer)
+    return {
+        "network_sha256": network_sha256(network),
+        "arithmetic": network.contract.arithmetic.kind,
+        "input": {"name": network.input, "shape": list(network.input_shape)},
+        "output": network.output,
+        "layers": [_layer(network, layer) for layer in network.layers],
+        "neurons": sum(layer.size for layer in network.layers),
+        "integer": integer,
+        **taken,
+    }
+
+
+def _layer(network: Network, layer: Layer) -> dict[str, Any]:
+    return {
+        "layer": layer.name,
+        "neuron": type(layer.neuron).__name__,
+        "shape": list(layer.shape),
+        "fed": [
+            {
+                "from": synapse.source,
+                "late": network.late(layer, synapse),
+                "operations": [_operation(op) for op in synapse.operations],
+            }
+            for synapse in layer.synapses
+        ],
+    }
+
+
+def _operation(operation: Operation) -> str:
+    """Name and size of an operation, for a person."""
+    kind = type(operation).__name__
+    match operation:
+        case Dense(weight=weight):
+            size = f"{weight.shape[1]} to {weight.shape[0]}"
+        case Conv(weight=weight) | Conv1d(weight=weight):
+            kernel = "x".join(map(str, weight.shape[2:]))
+            size = f"{weight.shape[1] * operation.groups} to {weight.shape[0]}, {kernel}"
+            steps = operation.stride if isinstance(operation.stride, tuple) else (operation.stride,)
+            size += f", stride {'x'.join(map(str, steps))}" if max(steps) > 1 else ""
+        case SumPool() | AvgPool():
+            size = "x".join(map(str, operation.kernel))
+        case Delay(steps=steps):
+            size = f"{steps} steps"
+        case _:
+            return f"{operation.name} ({kind})"
+    return f"{operation.name} ({kind} {size})"
+
+
+def lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """The same for a terminal."""
+    if "layers" in found:
+        shape = "x".join(map(str, found["input"]["shape"]))
+        yield (
+            f"{found['file']}: {len(found['layers'])} layers, {found['neurons']:,} neurons, "
+            f"network {found['network_sha256'][:12]}"
+        )
+        yield f"  {found['input']['name']:<16} input {shape}"
+        for layer in found["layers"]:
+            yield from _layer_lines(layer, layer["layer"] == found["output"])
+    else:
+        yield f"{found['file']}: {found['problem']}"
+    for note in found["notes"]:
+        yield f"note: {note}"
+    if "semantics" in found:
+        yield "open, as the file carries no contract that fits:"
+        yield from semantics_lines(found["semantics"])
+    else:
+        yield f"contract: in the file ({found['arithmetic']} arithmetic)"
+    for kind in PARTS:
+        for name, reason in found.get(kind, {}).items():
+            yield f"{kind[:-1]} {name:<6} {'no: ' + reason if reason else 'yes'}"
+
+
+def _layer_lines(layer: Mapping[str, Any], last: bool) -> Iterator[str]:
+    shape = "x".join(map(str, layer["shape"]))
+    yield f"  {layer['layer']:<16} {layer['neuron']} {shape}{', output' if last else ''}"
+    for synapse in layer["fed"]:
+        late = ", one step late" if synapse["late"] else ""
+        yield f"    from {synapse['from']}{late}: {', '.join(synapse['operations']) or 'as it is'}"
+
+
+def semantics_lines(readings: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """The table of what is open, a line a semantics."""
+    columns = ["dt", "decay", "input gain", "fires at", "reset", "spikes per step"]
+    rows = [["semantics", *columns]]
+    rows += [[name, *(reading[column] for column in columns)] for name, reading in readings.items()]
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    reasons = ["", *(reading["cannot read"] for reading in readings.values())]
+    for row, reason in zip(rows, reasons, strict=True):
+        yield "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        if reason:
+            yield f"    cannot read it here: {reason}"

@@ -139,8 +139,8 @@ def _trained(summary: Mapping[str, Any], steps: int) -> str:
 @click.option(
     "--nir-compat", "compat", metavar="VERSION", help="NIR: a file for an older nir, 1.0.4."
 )
-@reads("How many steps a file without a contract runs.")
 @command
+@reads("How many steps a file without a contract runs.")
 def export(
     run: Path | None,
     targets: str | None,
@@ -218,9 +218,9 @@ def export(
     type=click.Path(path_type=Path),
     help="Where to keep outputs and packed spikes.",
 )
+@command
 @randomly
 @reads("How many steps. Default: the contract's.")
-@command
 def run_(
     run: Path | None,
     runtime: str,
@@ -279,9 +279,9 @@ def run_(
     help="The class of each input, whole numbers (B,).",
 )
 @DATA
+@command
 @randomly
 @reads("How many steps a file without a contract runs.")
-@command
 def verify(
     run: Path | None,
     runtimes: str | None,
@@ -329,8 +329,8 @@ def verify(
 
 @cli.command(name="check", short_help="Show what a network file holds and who can take it.")
 @click.argument("file", metavar="FILE.nir", type=click.Path(path_type=Path))
-@reads("Not needed here.")
 @command
+@reads("Not needed here.")
 def check_(file: Path, reading: Any, as_json: bool) -> int:
     """Show what a network file holds, what it leaves open, and who can take it.
 

@@ -85,6 +85,10 @@ class Reading:
     def read(self, path: Path) -> Network:
         """The network of a file. Where neither contract nor semantics says how to read it, the
         table of what is open goes before the error (E_NO_CONTRACT); E_STEPS without a T."""
+        if self.semantics is not None and self.steps is None:
+            raise RequestError(
+                "E_STEPS", "a file without a contract does not say how long to run: --steps T"
+            )
         try:
             network = read_network(path, self.chosen, self.limits)
         except RequestError as error:
@@ -92,12 +96,8 @@ class Reading:
                 for line in overview.lines(overview.overview(path, None, self.limits)):
                     say(line)
             raise
-        if self.semantics is None:
+        if self.semantics is None or self.steps is None:
             return network
-        if self.steps is None:
-            raise RequestError(
-                "E_STEPS", "a file without a contract does not say how long to run: --steps T"
-            )
         return network.with_contract(replace(network.contract, steps=self.steps))
 
 

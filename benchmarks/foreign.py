@@ -1,14 +1,16 @@
 """Networks of others on every runtime: what each spike's replay says, file by file.
 
-    python benchmarks/foreign.py FOLDER [--samples 4] [--steps 60] [--density 0.1]
+    SNNPIPE_DATA=... python benchmarks/foreign.py [FOLDER] [--samples 4] [--steps 60]
 
-FOLDER holds .nir files. Each is read under `nir-strict` and under `norse` (where IF neurons of gain
-1/dt and 1 fire), shown random events, and run on torch, onnx and event; `wrong` must be 0.
+FOLDER holds .nir files; without it, `nir_corpus` beside the folder that SNNPIPE_DATA names. Each is
+read under `nir-strict` and under `norse` (where IF neurons of gain 1/dt and 1 fire), shown random
+events, and run on torch, onnx and event; `wrong` must be 0.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -68,16 +70,21 @@ def _rows(path: Path, semantics: str, options: argparse.Namespace) -> Iterator[s
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("folder", type=Path)
+    corpus = Path(os.environ.get("SNNPIPE_DATA", ".")).resolve().parent / "nir_corpus"
+    parser.add_argument("folder", type=Path, nargs="?", default=corpus)
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--density", type=float, default=0.1)
     options = parser.parse_args()
+    files = sorted(options.folder.glob("*.nir"))
+    if not files:
+        print(f"foreign: {options.folder} holds no .nir file; left out")
+        return
     print(
         f"{'file':<44} {'semantics':<10} {'runtime':<9} {'decisions':>10} {'spikes':>9} "
         f"{'wrong':>6} {'within':>7} {'differ':>7}"
     )
-    for path in sorted(options.folder.glob("*.nir")):
+    for path in files:
         for semantics in SEMANTICS:
             for row in _rows(path, semantics, options):
                 print(row, flush=True)

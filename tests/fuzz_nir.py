@@ -244,8 +244,11 @@ def text(file: h5py.File, rng: Rng) -> None:
     contracts = [place for place in places if place.endswith("snnpipe_contract")]
     place = pick(rng, contracts if contracts and rng.random() < 0.5 else places)
     old = file[place][()].decode("utf-8", "replace")
-    if old.startswith("{"):
+    try:
         data = json.loads(old)
+    except ValueError:
+        data = None
+    if isinstance(data, dict) and data:
         holder: Any = data
         while True:
             key = pick(rng, sorted(holder) if isinstance(holder, dict) else range(len(holder)))

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -35,7 +36,9 @@ class _Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            raise click.UsageError(error.message + nearest(args[0], self.commands), ctx) from error
+            raise click.UsageError(
+                error.message.rstrip(".") + nearest(args[0], self.commands), ctx
+            ) from error
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -172,6 +175,7 @@ def export(
             "E_RUN", f"--no-grid is for trained runs; {where.argument} is exported as it is"
         )
     network = commands.truth(where, reading)
+    reading.hold_steps(network)
     recipe = where.recipe if trained else None
     written: dict[str, Path] = {}
     for name in names:
@@ -239,11 +243,14 @@ def run_(
         raise RequestError("E_PLUGIN", f"--on names {len(names)} runtimes; one is expected")
     where = runs.place(run)
     network, opened = commands.open_runtime(where, names[0], reading)
+    steps = reading.steps or network.contract.steps
+    shown = network.with_contract(replace(network.contract, steps=steps))
     if input_file is None:
-        x, source = random.draw(network)
+        x, source = random.draw(shown)
     else:
-        x, source = inputs.read_array(input_file)[:samples], str(input_file)
-    trace = opened.run(network.frames(x), reading.steps or network.contract.steps)
+        x = inputs.first_samples(inputs.read_array(input_file), samples, network)
+        source = str(input_file)
+    trace = opened.run(shown.frames(x), steps)
     if save is not None:
         commands.save_trace(save, trace)
     summary = commands.summary(network, trace, names[0], source)
@@ -305,6 +312,7 @@ def verify(
     where = runs.place(run)
     remove_report(where.folder)
     network = commands.truth(where, reading)
+    reading.hold_steps(network)
     if names is None:
         names = list(INTEGER_RUNTIMES if commands.is_integer(network) else RUNTIMES)
     files = (inputs_file, labels_file)
@@ -330,7 +338,7 @@ def verify(
 @cli.command(name="check", short_help="Show what a network file holds and who can take it.")
 @click.argument("file", metavar="FILE.nir", type=click.Path(path_type=Path))
 @command
-@reads("Not needed here.")
+@reads()
 def check_(file: Path, reading: Any, as_json: bool) -> int:
     """Show what a network file holds, what it leaves open, and who can take it.
 

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Set
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -58,12 +59,13 @@ def lift_run(where: Place, grid: bool = True) -> None:
 def _artefact(where: Place, target: str, network: Network) -> Path | None:
     """A target's folder, its hashes checked and held against the network it was written from."""
     folder = where.artefact(target)
-    if target == "nir" and not folder.is_dir():
-        return None
+    if target == "nir" and not (where.is_run and folder.is_dir()):
+        return None  # a bare file is itself what runs
     if not folder.is_dir():
         raise CouldNotRunError(
             "E_ARTEFACT",
-            f"{folder} is not there: snnpipe export {where.argument} --target {target}",
+            f"{folder} is not there: snnpipe export {quote(str(where.argument))} --target {target}"
+            + ("" if where.is_run else ", and the options it is read with"),
         )
     found = read_manifest(folder)
     same = {"graph_sha256": graph_sha256(network), "contract": network.contract.to_dict()}
@@ -75,7 +77,8 @@ def _artefact(where: Place, target: str, network: Network) -> Path | None:
 def _stale(where: Place, folder: Path) -> RequestError:
     return RequestError(
         "E_STALE",
-        f"{folder} was not exported from {where.network} as it is now; export it again",
+        f"{folder} was not exported from {where.network} as it is now and as it is read here; "
+        "export it again",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,10 @@ class Reading:
         """The options that say the same, for a command line; begins with a space."""
         points = ("semantics", "steps", "dt", "compare", "reset", "coding")
         given = ((point, getattr(self, point)) for point in points if self.semantics is not None)
-        return "".join(f" --{point} {value}" for point, value in given if value is not None)
+        said = "".join(f" --{point} {value}" for point, value in given if value is not None)
+        usual = asdict(Limits())
+        raised = ((k, v) for k, v in asdict(self.limits).items() if v != usual[k])
+        return said + "".join(f" --limit {name}={number}" for name, number in raised)
 
     @property
     def chosen(self) -> Semantics | None:
@@ -81,6 +84,14 @@ class Reading:
         if self.semantics is None:
             return None
         return named(self.semantics, self.dt, self.compare, self.reset, self.coding)
+
+    def hold_steps(self, network: Network) -> None:
+        """A file with a contract says itself how long it runs; RequestError (E_STEPS)."""
+        steps = network.contract.steps
+        if self.semantics is None and self.steps not in (None, steps):
+            raise RequestError(
+                "E_STEPS", f"the contract says T = {steps}; --steps is for files without one"
+            )
 
     def read(self, path: Path) -> Network:
         """The network of a file. Where neither contract nor semantics says how to read it, the
@@ -101,6 +112,13 @@ class Reading:
         return network.with_contract(replace(network.contract, steps=self.steps))
 
 
+def first_samples(x: NDArray[Any], samples: int | None, network: Network) -> NDArray[Any]:
+    """The first samples of inputs (B, *shape), (T, B, *shape), or events (B, T, *shape)."""
+    moving = x.ndim == len(network.input_shape) + 2
+    time_first = moving and network.contract.input_coding != "events"
+    return x[:, :samples] if time_first else x[:samples]
+
+
 def read_array(file: Path) -> NDArray[Any]:
     """A .npy file of numbers; RequestError (E_INPUT) when it is not one."""
     try:
@@ -110,6 +128,8 @@ def read_array(file: Path) -> NDArray[Any]:
         raise RequestError("E_INPUT", f"{file}: not a readable .npy file ({error})") from error
     if array.dtype.kind not in "iufb":
         raise RequestError("E_INPUT", f"{file}: an array of numbers is expected")
+    if not array.ndim or not array.size:
+        raise RequestError("E_INPUT", f"{file}: the array has shape {list(array.shape)}")
     return array.astype(np.uint8) if array.dtype.kind == "b" else array
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import fields
 from functools import wraps
@@ -43,8 +44,9 @@ def _limits(pairs: tuple[str, ...]) -> Any:
     return Limits(**changed)
 
 
-def reads(steps: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Options that say how a file is read, handed to the command as one ``reading``."""
+def reads(steps: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Options that say how a file is read, handed to the command as one ``reading``; ``steps`` is
+    what --steps means for a command that runs it."""
     options = (
         click.option(
             "--semantics",
@@ -52,9 +54,14 @@ def reads(steps: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             help="How to read a .nir file without a contract, e.g. nir-strict, norse, snntorch; "
             "`snnpipe check FILE` shows them all. Needs --steps.",
         ),
-        click.option("--steps", type=click.IntRange(1, 100_000), metavar="T", help=steps),
         click.option(
-            "--dt", type=float, metavar="SECONDS", help="Another step than the semantics'."
+            "--steps", type=click.IntRange(1, 100_000), metavar="T", help=steps, hidden=not steps
+        ),
+        click.option(
+            "--dt",
+            type=click.FloatRange(1e-30, 1e9),
+            metavar="SECONDS",
+            help="Another step than the semantics'.",
         ),
         click.option("--compare", type=click.Choice(["gt", "ge"]), help="Fire at v > or v >=."),
         click.option("--reset", type=click.Choice(["value", "subtract"]), help="Another reset."),
@@ -138,6 +145,8 @@ def randomly(function: Callable[..., Any]) -> Callable[..., Any]:
     def run(samples: int | None, seed: int, density: float, **given: Any) -> Any:
         from .inputs import Random
 
+        if math.isnan(density):
+            raise RequestError("E_INPUT", "--density is nan; expected 0 to 1")
         random = Random(samples or Random.samples, seed, density)
         return function(samples=samples, random=random, **given)
 

@@ -9,8 +9,7 @@ from typing import Any
 from . import plugins
 from .errors import RequestError
 from .network.check import check
-from .network.contract import Integer
-from .network.graph import network_sha256
+from .network.graph import RawGraph, network_sha256
 from .network.graph_file import read_graph
 from .network.hdf5 import Limits
 from .network.layers import AvgPool, Conv, Conv1d, Delay, Dense, Layer, Network, Operation, SumPool
@@ -22,44 +21,47 @@ PARTS = ("targets", "runtimes")
 
 
 def overview(path: Path, semantics: Semantics | None, limits: Limits) -> dict[str, Any]:
-    """All of it, as plain values. Raises RequestError when the file cannot be read at all."""
+    """All of it, as plain values; ``problem`` where no semantics reads the file.
+
+    A file without a contract is shown as the first of the presets reads it. Raises RequestError
+    when the file cannot be read at all, or not under its contract or the semantics asked for.
+    """
     graph = read_graph(path, limits)
-    notes: list[str] = []
     found: dict[str, Any] = {"file": str(path), "contract": CONTRACT in graph.metadata}
-    network: Network | None = None
-    if semantics is None and found["contract"]:
-        network = read_network(path, limits=limits)
-        notes += graph.notes
-    else:
-        readings = {"chosen": semantics} if semantics is not None else PRESETS
-        found["semantics"] = {}
-        for name, preset in readings.items():
-            told: list[str] = []
-            read = _reading(graph, preset, told)
-            refused = read if isinstance(read, str) else ""
-            found["semantics"][name] = {**preset.summary(), "cannot read": refused}
-            if network is None and isinstance(read, Network):
-                network, notes = read, told
-    found["notes"] = notes
-    if network is None:
-        reasons = {reading["cannot read"] for reading in found["semantics"].values()}
-        found["problem"] = (
-            " ".join(sorted(reasons)) if len(reasons) == 1 else "no semantics reads it"
-        )
-        return found
-    return {**found, **_facts(network)}
+    if semantics is not None or found["contract"]:
+        notes: list[str] = []
+        network = read_network(path, semantics, limits, notes.append)
+        if semantics is not None:
+            found["semantics"] = {"chosen": semantics.summary()}
+        return {**found, "notes": notes, **_facts(network)}
+    readings = {name: _reading(graph, preset) for name, preset in PRESETS.items()}
+    found["semantics"] = {
+        name: {
+            **PRESETS[name].summary(),
+            "cannot read": reading if isinstance(reading, str) else "",
+        }
+        for name, reading in readings.items()
+    }
+    for name, reading in readings.items():
+        if not isinstance(reading, str):
+            network, notes = reading
+            return {**found, "read_as": name, "notes": notes, **_facts(network)}
+    reasons = {readings[name] for name, preset in PRESETS.items() if not preset.reason()}
+    (problem,) = reasons if len(reasons) == 1 else ("no semantics reads it",)
+    return {**found, "notes": list(graph.notes), "problem": problem}
 
 
-def _reading(graph: Any, semantics: Semantics, notes: list[str]) -> Network | str:
-    """The network under one semantics, or why there is none."""
-    if reason := semantics.refused or semantics.contract.refused():
-        return reason
+def _reading(graph: RawGraph, semantics: Semantics) -> tuple[Network, list[str]] | str:
+    """The network under one semantics and what was noted, or why there is none."""
+    notes: list[str] = []
     try:
+        if reason := semantics.reason():
+            return reason
         network = interpret(graph, semantics, notes.append)
         check(network)
     except RequestError as error:
         return error.message
-    return network
+    return network, notes
 
 
 def _facts(network: Network) -> dict[str, Any]:
@@ -72,7 +74,6 @@ def _facts(network: Network) -> dict[str, Any]:
                 members[name] = error.message
             else:
                 members[name] = ""
-    integer = isinstance(network.contract.arithmetic, Integer)
     return {
         "network_sha256": network_sha256(network),
         "arithmetic": network.contract.arithmetic.kind,
@@ -80,7 +81,6 @@ def _facts(network: Network) -> dict[str, Any]:
         "output": network.output,
         "layers": [_layer(network, layer) for layer in network.layers],
         "neurons": sum(layer.size for layer in network.layers),
-        "integer": integer,
         **taken,
     }
 
@@ -123,27 +123,32 @@ def _operation(operation: Operation) -> str:
 
 def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The same for a terminal."""
-    if "layers" in found:
+    if "problem" in found:
+        yield f"{found['file']}: {found['problem']}"
+    else:
         shape = "x".join(map(str, found["input"]["shape"]))
+        under = f" under {found['read_as']}" if "read_as" in found else ""
         yield (
-            f"{found['file']}: {len(found['layers'])} layers, {found['neurons']:,} neurons, "
-            f"network {found['network_sha256'][:12]}"
+            f"{found['file']}: {_count(len(found['layers']), 'layer')}, "
+            f"{_count(found['neurons'], 'neuron')}, network {found['network_sha256'][:12]}{under}"
         )
         yield f"  {found['input']['name']:<16} input {shape}"
         for layer in found["layers"]:
             yield from _layer_lines(layer, layer["layer"] == found["output"])
-    else:
-        yield f"{found['file']}: {found['problem']}"
     for note in found["notes"]:
         yield f"note: {note}"
     if "semantics" in found:
-        yield "open, as the file carries no contract that fits:"
+        yield "open in the file, and how each semantics settles it:"
         yield from semantics_lines(found["semantics"])
     else:
         yield f"contract: in the file ({found['arithmetic']} arithmetic)"
     for kind in PARTS:
         for name, reason in found.get(kind, {}).items():
-            yield f"{kind[:-1]} {name:<6} {'no: ' + reason if reason else 'yes'}"
+            yield f"{kind[:-1]:<7} {name:<6} {'no: ' + reason if reason else 'yes'}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _layer_lines(layer: Mapping[str, Any], last: bool) -> Iterator[str]:
@@ -162,6 +167,7 @@ def semantics_lines(readings: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     reasons = ["", *(reading["cannot read"] for reading in readings.values())]
     for row, reason in zip(rows, reasons, strict=True):
-        yield "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        yield "  " + "  ".join(cells).rstrip()
         if reason:
             yield f"    cannot read it here: {reason}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import CouldNotRunError, RequestError
+from .files import MANIFEST
 
 RUNS = Path("runs")
 """Where `snnpipe train` puts its runs, below the current folder."""
@@ -95,6 +96,8 @@ def newest_run() -> Path:
 def place(argument: Path | None) -> Place:
     """A command's RUN|FILE argument, None for the newest run; RequestError (E_RUN, E_FILE)."""
     path = newest_run() if argument is None else argument
+    if (path / MANIFEST).is_file() and (path / "network.nir").is_file():
+        path = path / "network.nir"  # an artefact: what lies in it must stay as it was written
     if path.is_dir():
         if not (path / "recipe.toml").is_file() and not (path / "network.nir").is_file():
             raise RequestError(
@@ -109,4 +112,5 @@ def place(argument: Path | None) -> Place:
             f"{path}: a run folder or a .nir file is expected; this release opens other files "
             "only as artefacts of the run they were exported into",
         )
-    return Place(path, path.with_name(f"{path.stem}-artefacts"), is_run=False)
+    beside = path.parent if (path.parent / MANIFEST).is_file() else path
+    return Place(path, beside.with_name(f"{beside.stem}-artefacts"), is_run=False)

@@ -95,7 +95,7 @@ def run_in_parts(
     samples = frames.shape[1]
     spikes = samples if record.spikes is None else record.spikes
     traces = []
-    rows = samples_at_once(network, min(steps, steps_held))
+    rows = samples_at_once(network, steps_held)
     for start in range(0, samples, rows):
         part = frames[:, start : start + rows]
         recorder = Recorder(network, part, max(spikes - start, 0), max(record.currents - start, 0))

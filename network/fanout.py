@@ -155,17 +155,21 @@ def fan_out(synapse: Synapse, shape: Shape, nonzero: bool = False) -> Counts:
     """
     chain: list[_Windows] = []
     image = shape
+    joined = False  # axes joined behind a window: only a dense map still sees an image in them
+    by_trial = len(synapse.weighted) > 1
     for operation in synapse.operations:
-        if isinstance(operation, Conv1d):
-            chain.append(operation.as_conv())
-        elif not isinstance(operation, Flatten | Delay | Scale):
-            chain.append(operation)
-        elif not chain:
-            image = shape_after(operation, image)
+        if isinstance(operation, Scale):
+            by_trial = True
+        elif isinstance(operation, Flatten):
+            joined = joined or bool(chain)
+            image = image if chain else shape_after(operation, image)
+        elif not isinstance(operation, Delay):
+            by_trial = by_trial or (joined and not isinstance(operation, Dense))
+            chain.append(operation.as_conv() if isinstance(operation, Conv1d) else operation)
     if not chain:  # every element reaches its own neuron, unless a scale is zero
         reached = through(_ones(synapse, nonzero), np.ones((1, *shape)))
         return reached.astype(np.int64).reshape(shape)
-    if len(synapse.weighted) > 1 or any(isinstance(op, Scale) for op in synapse.operations):
+    if by_trial:
         return _by_trial(synapse, shape, nonzero)
     return _by_axes(chain, image, nonzero).reshape(shape)
 

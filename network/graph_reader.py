@@ -220,13 +220,14 @@ class _Reader:
             self.note(
                 f"node '{name}' has single numbers as parameters, taken for all {list(shape)}"
             )
+        try:
+            neuron = build(node.params, self.semantics)
+        except RequestError as error:
+            raise self._in_node(name, error) from error
         reason = self.semantics.accepts(node.type, node.params, self.semantics.contract.dt)
         if reason:
             raise RequestError("E_SEMANTICS", f"node '{name}' ({node.type}): {reason}")
-        try:
-            return build(node.params, self.semantics)
-        except RequestError as error:
-            raise self._in_node(name, error) from error
+        return neuron
 
 
 def _order(reader: _Reader, late: set[Edge], first: str) -> list[str]:

@@ -70,23 +70,3 @@ def through(synapse: Synapse, x: Values, magnitude: bool = False) -> Values:
     for operation in synapse.operations:
         x = apply(operation, x, magnitude)
     return x
-
-
-def delayed(x: Values, steps: int) -> Values:
-    """Values of all steps (T, ...) to those of ``steps`` steps before, zeros in front."""
-    late = np.zeros_like(x)
-    late[steps:] = x[: max(len(x) - steps, 0)]
-    return late
-
-
-def through_time(synapse: Synapse, x: Values, late: bool, magnitude: bool = False) -> Values:
-    """All steps (T, B, *shape) through a synapse's operations, delays and ``late`` included."""
-    x = delayed(x, 1) if late else x
-    for operation in synapse.operations:
-        if isinstance(operation, Delay):
-            x = delayed(x, operation.steps)
-            continue
-        steps, batch = x.shape[:2]
-        flat = apply(operation, x.reshape(steps * batch, *x.shape[2:]), magnitude)
-        x = flat.reshape(steps, batch, *flat.shape[1:])
-    return x

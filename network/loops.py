@@ -91,8 +91,8 @@ def check_loops(network: Network) -> None:
     except RequestError as error:
         raise RequestError(
             "E_CYCLE",
-            f"{error.message} form a loop in which nothing has a state; expected a neuron with a "
-            "membrane, or a delay",
+            f"values go round in {error.message}, where nothing has a state; expected a neuron "
+            "with a membrane, or a delay",
         ) from None
     reached: dict[str, int] = {network.input: 0}  # a bit for each layer on a path to this one
     for place, layer in enumerate(network.layers):

@@ -227,20 +227,24 @@ def _stale(text: str, graph: RawGraph) -> bool:
 
 
 def read_network(
-    path: Path, semantics: Semantics | str | None = None, limits: Limits | None = None
+    path: Path,
+    semantics: Semantics | str | None = None,
+    limits: Limits | None = None,
+    note: Note | None = None,
 ) -> Network:
     """Read a NIR file as a network, under its own contract or under a named semantics.
 
     Raises NirFileError, a RequestError: E_NO_CONTRACT when there is no contract and no semantics,
     E_SEMANTICS for one that cannot be used, E_CONTRACT when contract and graph do not belong
     together, and the codes of `read_graph`, `interpret` and `check`; every message begins with the
-    file. What was repaired or passed over is logged.
+    file. ``note`` is told what was repaired or passed over; without it that is logged.
     """
     if isinstance(semantics, str):
         semantics = named(semantics)
     graph = read_graph(path, limits)
     try:
-        network = _interpret(graph, semantics, lambda text: _LOG.warning("%s: %s", path, text))
+        logged = note or (lambda text: _LOG.warning("%s: %s", path, text))
+        network = _interpret(graph, semantics, logged)
         check(network, _level(network))
     except RequestError as error:
         raise NirFileError(error.code, f"{path}: {error.message}") from error

@@ -121,8 +121,7 @@ def _only(names: list[str], kind: str, how: str) -> str:
         listed = ", ".join(f"'{name}'" for name in names[:8]) or "none"
         raise RequestError(
             "E_EDGES",
-            f"the graph has no {kind}, and {len(names)} nodes {how} ({listed}); "
-            "expected one",
+            f"the graph has no {kind}, and {len(names)} nodes {how} ({listed}); expected one",
         )
     return names[0]
 

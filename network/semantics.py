@@ -33,7 +33,7 @@ class Semantics:
     ``integrator``: decay 1 - dt/tau (euler), exp(-dt/tau) (exp) or exp(-1/tau), tau in steps.
     ``input_gain`` of LIF, IF and LI: physical r*(1 - decay), for IF r*dt; unit 1; r_ignored as
     physical with r = 1, for IF 1. ``v_reset``: the file's, or zero whatever it says.
-    ``refused``: why nothing can be read under it here.
+    ``refused``: what no point of the contract says and nothing runs.
     """
 
     contract: Contract
@@ -87,6 +87,10 @@ class Semantics:
         with np.errstate(over="ignore"):  # infinite where float32 ends; `check` refuses it
             return np.where(near, 1.0, factor).astype(np.float32)
 
+    def reason(self) -> str:
+        """Why nothing can be read under it here; empty when it can."""
+        return self.refused or self.contract.refused()
+
     def summary(self) -> dict[str, str]:
         """What is open in a file, and how this semantics settles it: `check` prints it."""
         contract = self.contract
@@ -102,13 +106,21 @@ class Semantics:
             "fires at": "v > threshold" if contract.compare == "gt" else "v >= threshold",
             "reset": "to 0" if contract.reset == "value" and self.v_reset == "zero" else reset,
             "spikes per step": contract.spikes_per_step,
-            "cannot read": self.refused or contract.refused(),
+            "cannot read": self.reason(),
         }
 
 
-def _snntorch(kind: str, params: Params, _dt: float) -> str:
+def _is(params: Params, name: str, *wanted: NDArray[Any] | float) -> bool:
+    """Whether a parameter is one of these, as closely as foreign files hold it."""
+    close = (np.isclose(params[name], value, rtol=FOREIGN_TOLERANCE) for value in wanted)
+    return any(bool(np.all(found)) for found in close)
+
+
+def _snntorch(kind: str, params: Params, dt: float) -> str:
     if kind == "IF":
         return "snnTorch has no IF: its importer makes a neuron with decay 0.9 of it"
+    if kind == "CubaLIF" and not _is(params, "r", params["tau_mem"] / dt):
+        return "snnTorch takes r of tau_mem/dt only"
     leaks = "v_leak" in params and params["v_leak"].any()
     return "snnTorch has no v_leak" if leaks else ""
 
@@ -119,19 +131,15 @@ def _norse(_kind: str, params: Params, _dt: float) -> str:
 
 
 def _spikingjelly(kind: str, params: Params, dt: float) -> str:
-    def is_(name: str, *wanted: NDArray[Any] | float) -> bool:
-        close = (np.isclose(params[name], value, rtol=FOREIGN_TOLERANCE) for value in wanted)
-        return any(bool(np.all(found)) for found in close)
-
     for name in ("v_leak", "v_reset"):
         if name in params and params[name].any():
             return f"SpikingJelly starts its membranes at v_reset, and {name} is not 0"
-    if kind == "LIF" and not is_("r", 1.0, params["tau"] / dt):
+    if kind == "LIF" and not _is(params, "r", 1.0, params["tau"] / dt):
         return "SpikingJelly takes r of 1 or tau/dt only"
-    if kind == "IF" and not is_("r", 1 / dt):
+    if kind == "IF" and not _is(params, "r", 1 / dt):
         return "SpikingJelly takes r of 1/dt only"
     if kind == "CubaLIF" and not (
-        is_("r", params["tau_mem"] / dt) and is_("w_in", params["tau_syn"] / dt)
+        _is(params, "r", params["tau_mem"] / dt) and _is(params, "w_in", params["tau_syn"] / dt)
     ):
         return "SpikingJelly takes r of tau_mem/dt and w_in of tau_syn/dt only"
     return ""
@@ -187,7 +195,7 @@ def named(
             "E_SEMANTICS",
             f"there is no semantics '{name}'{nearest(name, PRESETS)}; known: {', '.join(PRESETS)}",
         )
-    if reason := found.refused or found.contract.refused():
+    if reason := found.reason():
         raise RequestError("E_SEMANTICS", f"the semantics '{name}' cannot be run here: {reason}")
     points: dict[str, Any] = {"dt": dt, "compare": compare, "reset": reset}
     points["input_coding"] = input_coding
@@ -199,5 +207,5 @@ def named(
 
 def readable() -> str:
     """The names under which files can be read here, for a message."""
-    names = [n for n, found in PRESETS.items() if not (found.refused or found.contract.refused())]
+    names = [n for n, found in PRESETS.items() if not found.reason()]
     return ", ".join(names[:-1]) + f" or {names[-1]}"

@@ -24,10 +24,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import RequestError
 from ..network.dynamics import Cell
 from ..network.layers import Conv, Conv1d, Delay, Flatten, Layer, Network, Operation, Synapse
 from ..network.linear import apply
 from ..network.neurons import Spiking
+from ..network.node_fields import LARGEST
 from ..network.shapes import shape_after
 from ..network.simulate import frames_of
 from ..network.trace import Trace
@@ -53,7 +55,8 @@ def prove(
     """Judge a float32 run layer by layer; ``trace`` holds the spikes of all its samples.
 
     ``frames``: what it was shown, (B, *input_shape) or (T, B, *input_shape); ``offset``: samples
-    before these. `compare.check_trace` says whether the trace holds what is needed.
+    before these. `compare.check_trace` says whether the trace holds what is needed. Raises
+    RequestError (E_RANGE) where values leave float32.
     """
     frames, _ = frames_of(network, frames.astype(np.float32, copy=False), trace.steps)
     rows = max(1, MEMORY // _bytes(network, trace.steps))
@@ -70,6 +73,8 @@ def prove(
 
 def _judged(recording: Recording, layer: Layer) -> Judged:
     if not isinstance(layer.neuron, Spiking):
+        for step in range(recording.steps):
+            _in_range(layer, recording.current(layer, step).reach)
         return judge_all(recording, layer)
     return _screened(recording, layer)
 
@@ -88,8 +93,22 @@ def _bytes(network: Network, steps: int) -> int:
     return 4 * largest + 8 * steps * sum(layer.size for layer in network.layers)
 
 
+def _in_range(layer: Layer, reach: Any) -> None:
+    """Refuse what float32 may not hold: an infinity is no sum, and no bound holds beyond it."""
+    largest = float(np.max(reach))
+    if not largest <= LARGEST:
+        raise RequestError(
+            "E_RANGE",
+            f"layer '{layer.name}': values reach {largest:.3g}, beyond what float32 holds; the "
+            "replay proves nothing of a run that overflows",
+        )
+
+
 def _static_bound(recording: Recording, layer: Layer) -> Values:
-    """A bound on a layer's current that holds at every step of the batch, (1, *shape), float32."""
+    """A bound on a layer's current that holds at every step of the batch, (1, *shape), float32.
+
+    Raises RequestError (E_RANGE) where a sum can leave float32.
+    """
 
     def through(operation: Operation, terms: Terms) -> Terms:
         if isinstance(operation, Flatten):
@@ -104,6 +123,7 @@ def _static_bound(recording: Recording, layer: Layer) -> Values:
         return arriving(network, layer, synapse, steps, lambda _: every, through, lambda x: x)
 
     total = reduce(add, map(largest, layer.synapses))
+    _in_range(layer, total.size)
     bound: Values = recording.rule(total).error.astype(np.float32)
     return bound
 
@@ -130,6 +150,7 @@ def _screened(recording: Recording, layer: Layer) -> Judged:
     wrong, near = np.zeros(emitted.shape, bool), np.zeros(emitted.shape, bool)
     current = partial(_float32_current, recording, layer, _static_bound(recording, layer))
     for step, u in enumerate(membranes(cell, current, emitted)):
+        _in_range(layer, abs(u.value))
         near[step] = abs(u.value - cell.threshold) <= MARGIN * u.error
         wrong[step] = ~near[step] & (cell.decide(u.value) != emitted[step])
     return _gathered(recording, layer, wrong, near)

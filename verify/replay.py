@@ -104,7 +104,7 @@ def result(recording: Recording, layer: Layer, judged: Judged, offset: int) -> L
     emitted = recording.sent[layer.name].values
     wrong, within = judged.wrong, judged.within
     spiking = isinstance(layer.neuron, Spiking)
-    if spiking and layer.name == recording.network.output:
+    if layer.name == recording.network.output:  # also what is not finite: there 0 stands for it
         wrong = wrong | (recording.outputs.reshape(emitted.shape) != emitted)
     spikes = int(np.count_nonzero(emitted)) if spiking else 0
     near = int(np.count_nonzero(within & ~wrong))

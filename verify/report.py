@@ -227,7 +227,7 @@ def _sentence(findings: Findings, name: str) -> str:
     n = len(findings.request.x)
     for strength, words in (
         (Strength.PROVEN, "exactly the exported network's spikes on"),
-        (Strength.REPLAYED, "certified by replay against the exported network on"),
+        (Strength.REPLAYED, "certified by replay on"),
     ):
         runtimes = [arrow.target for arrow in arrows if arrow.strength is strength]
         if runtimes:

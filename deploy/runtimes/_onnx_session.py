@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -82,8 +83,14 @@ class OnnxSession:
             raise RequestError(
                 "E_INPUT", f"{self._path} is unrolled for {trained} steps, asked for {steps}"
             )
-        held, run = (1, self._by_steps) if self._form == "step" else (steps, self._at_once)
-        return run_in_parts(self._network, x, steps, record, steps_held=held, run=run)
+        if self._form != "step":
+            return run_in_parts(
+                self._network, x, steps, record, steps_held=steps, run=self._at_once
+            )
+        # The lines of long delays are states too: as many steps' worth of values as they hold.
+        values = sum(layer.size for layer in self._network.layers)
+        held = 1 + sum(math.prod(shape) for shape in self._states.values()) // values
+        return run_in_parts(self._network, x, steps, record, steps_held=held, run=self._by_steps)
 
     def _call(self, feed: dict[str, Values]) -> dict[str, Values]:
         try:

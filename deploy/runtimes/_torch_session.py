@@ -135,8 +135,9 @@ class TorchSession:
         Raises RequestError (E_INPUT) when the shape is not the network's.
         """
         with exact():
+            held = min(steps, self._steps_held)
             return run_in_parts(
-                self._network, x, steps, record, steps_held=self._steps_held, run=self._part
+                self._network, x, steps, record, steps_held=held, run=self._part
             )
 
     def _part(self, frames: NDArray[np.float32], still: bool, recorder: Recorder) -> None:
@@ -266,7 +267,7 @@ def _device(name: str) -> torch.device:
     except RuntimeError as error:
         raise RequestError("E_DEVICE", f"torch knows no device '{name}'") from error
     try:
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
         raise CouldNotRunError("E_DEVICE", f"torch cannot use '{name}' here: {reason}") from error

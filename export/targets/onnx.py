@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from ...errors import CouldNotRunError
+from ...errors import CouldNotRunError, RequestError
 from ...network.layers import (
     AvgPool,
     Conv,
@@ -19,8 +20,11 @@ from ...network.layers import (
     SumPool,
 )
 from ...network.neurons import IF, LI, LIF, CubaLI, CubaLIF, Sum, Threshold
-from ...network.step_graph import FORMS, Form, file_of
+from ...network.step_graph import FORMS, Form, file_of, states
 from ...network.support import Recurrent, Table, refuse_integers, refuse_unsupported
+
+MOST_STATE = 2**24
+"""Numbers a sample that one state of the step graph may hold."""
 
 TABLE: Table = dict.fromkeys(
     (
@@ -43,10 +47,17 @@ class OnnxTarget:
     options: Mapping[str, tuple[str, ...]] = {"form": FORMS}
 
     def check(self, network: Network) -> None:
-        """Raise RequestError (E_UNSUPPORTED) for integer arithmetic."""
+        """Raise RequestError: E_UNSUPPORTED for integer arithmetic, E_RANGE for long delays."""
         cannot = "target 'onnx' cannot write"
         refuse_unsupported(network, cannot, TABLE)
         refuse_integers(network, cannot, "export integer networks with 'lava'")
+        for name, shape in states(network).items():
+            if math.prod(shape) > MOST_STATE:
+                raise RequestError(
+                    "E_RANGE",
+                    f"{cannot} '{name.partition('.')[2]}': its state holds {math.prod(shape):,} "
+                    f"numbers a sample, handed on at every step; expected {MOST_STATE:,} at most",
+                )
 
     def write(
         self, network: Network, folder: Path, options: Mapping[str, str]

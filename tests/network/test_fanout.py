@@ -34,11 +34,12 @@ from snnpipe.network.layers import (
     Synapse,
     Weighted,
 )
-from snnpipe.network.linear import apply, through, through_time
+from snnpipe.network.linear import apply, through
 from snnpipe.network.neurons import IF, Spiking, Sum
 from snnpipe.network.shapes import shape_after
 from snnpipe.network.simulate import simulate
 from snnpipe.network.trace import unpack
+from through_time import through_time
 
 SHAPE = (4, 5, 6)
 
@@ -418,3 +419,14 @@ def test_a_foreign_trace_is_refused():
     fired["two"] = np.zeros((4, 2, 2), np.int64)
     with pytest.raises(RequestError, match=r"\[T, 2, 2, 2\]"):
         synaptic_operations(network, fired)
+
+
+@pytest.mark.parametrize("axes", [(0, 1), (1, 2)])
+def test_axes_joined_between_a_pool_and_a_map_are_counted_as_they_run(axes):
+    pool, flatten = SumPool("pool", (2, 2), (2, 2)), Flatten("join", *axes)
+    channels = shape_after(flatten, shape_after(pool, (2, 6, 8)))[0]
+    conv = Conv1d("conv", np.ones((4, channels, 3), np.float32), None, 1, 1)
+    chain = Synapse("input", (pool, flatten, conv))
+    one = np.eye(96).reshape(96, 2, 6, 8)
+    reached = np.count_nonzero(through(chain, one).reshape(96, -1), axis=1)
+    assert fan_out(chain, (2, 6, 8)).tolist() == reached.reshape(2, 6, 8).tolist()

@@ -148,8 +148,8 @@ CUBA_ROWS: list[tuple[str, Node, dict[str, float]]] = [
     ("nir-strict", _cuba(v_leak=0.5, v_reset=-1.0),
      {"synaptic_decay": 0.5, "synaptic_gain": 2.5, "decay": 0.75, "gain": 0.75, "leak": 0.125,
       "threshold": 2.0, "v_reset": -1.0}),
-    ("snntorch", _cuba(v_reset=-1.0),
-     {"synaptic_decay": 0.5, "synaptic_gain": 2.5, "decay": 0.75, "gain": 0.75, "leak": 0.0,
+    ("snntorch", _cuba(r=4.0, v_reset=-1.0),
+     {"synaptic_decay": 0.5, "synaptic_gain": 2.5, "decay": 0.75, "gain": 1.0, "leak": 0.0,
       "threshold": 2.0, "v_reset": 0.0}),
     ("spikingjelly", _cuba(r=4.0, w_in=2.0),
      {"synaptic_decay": 0.5, "synaptic_gain": 1.0, "decay": 0.75, "gain": 1.0, "leak": 0.0,
@@ -224,7 +224,8 @@ REFUSALS: list[tuple[str, Node, str]] = [
     ("snntorch", _if(), "snnTorch has no IF"),
     ("snntorch-import", _if(), "snnTorch has no IF"),
     ("snntorch", _lif(v_leak=0.5), "snnTorch has no v_leak"),
-    ("snntorch", _cuba(v_leak=0.5), "snnTorch has no v_leak"),
+    ("snntorch", _cuba(r=4.0, v_leak=0.5), "snnTorch has no v_leak"),
+    ("snntorch", _cuba(r=1.0), "snnTorch takes r of tau_mem/dt only"),
     ("snntorch-import", _lif(v_leak=0.5), "snnTorch has no v_leak"),
     ("norse", _lif(v_leak=0.5), "norse starts its membranes at v_leak"),
     ("norse", _cuba(v_leak=0.5), "norse starts its membranes at v_leak"),
@@ -247,6 +248,16 @@ def test_what_a_framework_cannot_read_names_the_node(
     assert caught.value.code == "E_SEMANTICS"
     assert caught.value.message.startswith(f"{path}: node 'lif' ({node['type']}): ")
     assert text in caught.value.message
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_a_tau_that_no_step_divides_is_no_overflow(name: str, tmp_path: Path) -> None:
+    node = {key: np.float32(3e38) * np.ones(4, np.float32) if key == "tau" else value
+            for key, value in _lif().items()}  # fmt: skip
+    path = write(tmp_path / "x.nir", _around(node))
+    with pytest.raises(RequestError, match="the decay leaves") as caught:
+        read_network(path, name)
+    assert caught.value.code == "E_VALUE"
 
 
 @pytest.mark.parametrize(

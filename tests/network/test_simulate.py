@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from random_networks import frames, networks
 from snnpipe.network.contract import Contract
 from snnpipe.network.layers import Conv1d, Delay, Dense, Layer, Network, Operation, Scale, Synapse
-from snnpipe.network.linear import through_time
 from snnpipe.network.neurons import IF, LI, LIF, CubaLI, CubaLIF, Sum, Threshold
 from snnpipe.network.simulate import simulate
 from snnpipe.network.trace import Record, Trace, unpack
+from through_time import through_time
 
 
 def f32(*values: Any) -> np.ndarray:
@@ -159,7 +159,7 @@ def test_a_convolution_over_one_axis() -> None:
 @settings(max_examples=50, derandomize=True, deadline=None)
 @given(networks(), st.booleans())
 def test_currents_are_the_synapses_on_what_was_emitted(network: Network, per_step: bool) -> None:
-    """`linear.through_time`, which knows nothing of the order of a step, finds them again, and
+    """`through_time`, which knows nothing of the order of a step, finds them again, and
     float64 finds no other: the sums of random networks are exact in float32."""
     steps = 6
     x = frames(network, 3, 0, steps if per_step else None)

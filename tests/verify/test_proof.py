@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from off_grid import off_grid, run_scrambled
 from random_networks import frames, networks
+from snnpipe.errors import RequestError
 from snnpipe.network import simulate as reference
 from snnpipe.network.contract import Contract
 from snnpipe.network.layers import Conv, Delay, Dense, Flatten, Layer, Network, Synapse
 from snnpipe.network.linear import apply
-from snnpipe.network.neurons import LIF, Sum
+from snnpipe.network.neurons import IF, LIF, Sum
 from snnpipe.network.simulate import frames_of, simulate
 from snnpipe.network.trace import Trace
 from snnpipe.verify import balls, proof
@@ -317,3 +318,32 @@ def test_outputs_that_are_not_finite_are_wrong(value: str) -> None:
     assert not np.isfinite(first.found)
     others = replace(trace, spikes={**trace.spikes, "behind": trace.spikes["behind"] * 0})
     assert prove(network, X[:5], others)[-1].wrong == judged[-1].spikes > 0
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_what_is_not_finite_is_wrong_where_a_zero_belongs(value: str) -> None:
+    dense = Dense("w", np.full((3, 4), 0.3, np.float32))
+    network = Network(
+        "input", (4,), (Layer("out", Sum(), (3,), (Synapse("input", (dense,)),)),), "out",
+        Contract(steps=2),
+    )  # fmt: skip
+    x = np.zeros((2, 5, 4), np.float32)
+    trace = simulate(network, x, 2)
+    assert prove(network, x, trace)[0].wrong == 0
+    outputs = trace.outputs.copy()
+    outputs[1, 2] = np.float32(value)
+    assert prove(network, x, replace(trace, outputs=outputs))[0].wrong == 3
+
+
+@pytest.mark.parametrize("weight", [3.4e38, 1e38])
+def test_values_beyond_float32_are_refused(weight: float) -> None:
+    """A sum that overflows at once, and a membrane that does after some steps."""
+    dense = Dense("w", np.full((2, 2), weight if weight > 2e38 else weight / 2, np.float32))
+    neuron = IF(np.array(3.4e38, np.float32))
+    layer = Layer("a", neuron, (2,), (Synapse("input", (dense,)),))
+    network = Network("input", (2,), (layer,), "a", Contract(steps=6))
+    x = np.ones((6, 3, 2), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        trace = simulate(network, x, 6)
+        with pytest.raises(RequestError, match=r"layer 'a': values reach .* beyond what float32"):
+            prove(network, x, trace)

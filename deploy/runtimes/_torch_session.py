@@ -136,9 +136,7 @@ class TorchSession:
         """
         with exact():
             held = min(steps, self._steps_held)
-            return run_in_parts(
-                self._network, x, steps, record, steps_held=held, run=self._part
-            )
+            return run_in_parts(self._network, x, steps, record, steps_held=held, run=self._part)
 
     def _part(self, frames: NDArray[np.float32], still: bool, recorder: Recorder) -> None:
         """All steps of some samples, in blocks."""

@@ -24,7 +24,7 @@ RUNTIMES = ("torch", "onnx", "event", "loihi")
 INTEGER_RUNTIMES = ("event", "loihi")
 UNFIT = {"E_UNSUPPORTED", "E_RANGE", "E_MISSING", "E_ARTEFACT"}
 """What leaves out a part that nobody named: the network or this machine cannot do it."""
-LISTS = ("runtimes", "targets", "rules", "surrogates", "models", "data", "chips")
+LISTS = ("runtimes", "targets", "rules", "surrogates", "models", "data", "semantics", "chips")
 
 
 class _Commands(click.Group):
@@ -319,7 +319,7 @@ def verify(
     labelled = inputs.test_set(where, network, files, data_folder, samples, random)
     with progress_bar(len(labelled.x), "verify") as done:
         document = commands.verify_run(
-            where, network, names, labelled, done, frozenset() if by_name else UNFIT
+            where, network, names, labelled, done, frozenset() if by_name else UNFIT, reading.words
         )
     for left_out in document["facts"]["left_out"]:
         say(f"left out: {left_out}")
@@ -336,7 +336,7 @@ def verify(
 
 
 @cli.command(name="check", short_help="Show what a network file holds and who can take it.")
-@click.argument("file", metavar="FILE.nir", type=click.Path(path_type=Path))
+@click.argument("file", metavar="RUN|FILE.nir", type=click.Path(path_type=Path))
 @command
 @reads()
 def check_(file: Path, reading: Any, as_json: bool) -> int:
@@ -346,7 +346,8 @@ def check_(file: Path, reading: Any, as_json: bool) -> int:
     """
     from . import overview
 
-    found = overview.overview(file, reading.chosen, reading.limits)
+    path = file / "network.nir" if file.is_dir() else file
+    found = overview.overview(path, reading.chosen, reading.limits)
     for line in overview.lines(found):
         say(line) if as_json else click.echo(line)
     if as_json:
@@ -358,12 +359,14 @@ def check_(file: Path, reading: Any, as_json: bool) -> int:
 @click.argument("kind", required=False, metavar="[KIND]", type=click.Choice(LISTS))
 @command
 def list_(kind: str | None, as_json: bool) -> None:
-    """Show what there is: runtimes, targets, rules, models, data sets, chips."""
+    """Show what there is: runtimes, targets, rules, models, data sets, semantics, chips."""
     from . import plugins
     from .hardware.chip import chip_names
+    from .network.semantics import semantics_names
 
     kinds = [kind] if kind else list(LISTS)
-    found = {k: chip_names() if k == "chips" else plugins.summaries(k) for k in kinds}
+    others = {"chips": chip_names, "semantics": semantics_names}
+    found = {k: others[k]() if k in others else plugins.summaries(k) for k in kinds}
     if as_json:
         answer(found)
         return

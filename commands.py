@@ -231,11 +231,13 @@ def verify_run(
     labelled: TestSet,
     progress: Callable[[int], None] | None = None,
     leave_out: Set[str] = frozenset(),
+    read_with: str = "",
 ) -> dict[str, Any]:
     """Walk the chain of a run, or of a bare file, and return the report.
 
     ``progress`` is told the number of samples done; a runtime that does not open for a reason
-    whose code is in ``leave_out`` is named in the facts and not part of the verdict.
+    whose code is in ``leave_out`` is named in the facts and not part of the verdict. ``read_with``:
+    the options with which a file without a contract was read, for the facts.
     """
     classes = network.layer(network.output).size
     labels = labelled.labels
@@ -276,6 +278,7 @@ def verify_run(
     findings = walk_chain(request, progress)
     facts = {
         "data": labelled.source,
+        "read with": read_with.strip() or "the file's own contract",
         "left_out": [f"{name}: {error.message}" for name, error in left_out.items()],
         "versions": _versions(),
     }

@@ -45,7 +45,7 @@ def _without_batch(graph: RawGraph) -> tuple[RawGraph, str] | None:
             params.pop("input_type", None)
             for key in ("start_dim", "end_dim"):
                 params[key] = params[key] - (params[key] > 0)
-        elif TYPES[node.type].neuron:
+        elif TYPES[node.type].neuron or node.type in ("Scale", "Delay"):
             params = _cut(params)
         return Node(node.type, params)
 

@@ -209,3 +209,15 @@ def readable() -> str:
     """The names under which files can be read here, for a message."""
     names = [n for n, found in PRESETS.items() if not found.reason()]
     return ", ".join(names[:-1]) + f" or {names[-1]}"
+
+
+def semantics_names() -> dict[str, str]:
+    """Every preset and one line about it, for a list."""
+    return {
+        name: (reason and f"not run here: {reason}")
+        or f"dt {found['dt']}, fires at {found['fires at']}, reset {found['reset']}"
+        for name, found, reason in (
+            (name, preset.summary(), preset.refused or preset.contract.refused())
+            for name, preset in PRESETS.items()
+        )
+    }

@@ -18,8 +18,9 @@ errors that came in pass through with the weights' magnitudes. So bounds travel 
 operations and through layers that emit real numbers. Several synapses are one sum: their n and
 their A add up. The recursion of a neuron is `network.dynamics.Cell` itself, run on balls.
 
-Underflow is paid for with `TINY` per rounded operation, gradual or flushed to zero; overflow is
-excluded. Not sums of products, and so outside every bound: Winograd, FFT, TF32.
+Underflow is paid for with `TINY` per rounded operation, gradual or with results flushed to zero;
+overflow is excluded (`proof` refuses it). Not sums of products, and so outside every bound:
+Winograd, FFT, TF32.
 """
 
 from __future__ import annotations

@@ -243,14 +243,16 @@ def report(findings: Findings, name: str, facts: Mapping[str, Any] | None = None
     network = findings.request.network
     integer = findings.networks.get("integer")
     arithmetic = integer.contract.arithmetic if integer is not None else None
-    replayed = any(arrow.strength is Strength.REPLAYED for arrow in findings.arrows)
+    replayed = [arrow.strength is Strength.REPLAYED for arrow in findings.arrows]
+    meaning = [] if replayed and all(replayed) else [MEANING]
+    meaning += [REPLAY_MEANING] if any(replayed) else []
     document = {
         "schema": SCHEMA,
         "snnpipe": __version__,
         "name": name,
         "verdict": str(findings.outcome),
         "sentence": _sentence(findings, name),
-        "meaning": f"{MEANING} {REPLAY_MEANING}" if replayed else MEANING,
+        "meaning": " ".join(meaning),
         "samples": len(findings.request.x),
         "trained_accuracy": _accuracy(findings.request.trained),
         "network": _network(network),

@@ -84,7 +84,8 @@ def test_every_runtime_is_proven_by_replay(snnpipe: Any, foreign: Path) -> None:
         assert [layer["wrong"] for layer in arrow["replay"]] == [0, 0]
         assert arrow["accuracy"] is None
         assert sum(layer["spikes"] for layer in arrow["replay"]) > 500
-    assert (foreign.with_name("theirs-artefacts") / "report.html").is_file()
+    page = (foreign.with_name("theirs-artefacts") / "report.html").read_text()
+    assert f"read with --semantics nir-strict --steps {T}" in page
 
 
 def test_our_file_of_it_needs_no_semantics(snnpipe: Any, foreign: Path) -> None:

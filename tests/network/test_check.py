@@ -152,7 +152,7 @@ FLOAT_ROWS: dict[str, tuple[Network, str, str]] = {
         _chain(neuron=LI(f32(0.5), leak=f32(1, 2, 3))), "E_SHAPE", "the leak has shape [3]",
     ),
     "loop of sums": (
-        _loop(Sum(), Sum()), "E_CYCLE", "'a' -> 'b' -> 'a' form a loop in which nothing has a",
+        _loop(Sum(), Sum()), "E_CYCLE", "'a' -> 'b' -> 'a', where nothing has a state",
     ),
     "loop without a membrane": (_loop(Threshold(f32(1)), Sum()), "E_CYCLE", "'a' -> 'b' -> 'a'"),
     "loop with a delay of 0": (_loop(Sum(), Sum(), Delay("d", 0)), "E_CYCLE", "'a' -> 'b' -> 'a'"),

@@ -285,7 +285,7 @@ def test_check_names_what_a_late_edge_cannot_be() -> None:
         check(backwards)
     fires = Threshold(_one(1.0))
     empty = _network(_layer("a", "input", "b", neuron=fires), _layer("b", "a", neuron=fires))
-    with pytest.raises(RequestError, match="'a' -> 'b' -> 'a' form a loop in which nothing has a"):
+    with pytest.raises(RequestError, match="'a' -> 'b' -> 'a', where nothing has a state"):
         check(empty)
     check(_network(_layer("a", "input", "b", neuron=IF(_one(1.0))), _layer("b", "a", neuron=fires)))
 

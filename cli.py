@@ -362,10 +362,10 @@ def list_(kind: str | None, as_json: bool) -> None:
     """Show what there is: runtimes, targets, rules, models, data sets, semantics, chips."""
     from . import plugins
     from .hardware.chip import chip_names
-    from .network.semantics import semantics_names
+    from .network import semantics
 
     kinds = [kind] if kind else list(LISTS)
-    others = {"chips": chip_names, "semantics": semantics_names}
+    others = {"chips": chip_names, "semantics": semantics.summaries}
     found = {k: others[k]() if k in others else plugins.summaries(k) for k in kinds}
     if as_json:
         answer(found)

@@ -158,7 +158,7 @@ def lines(document: Mapping[str, Any]) -> Iterator[str]:
     """The summary of a run for a terminal."""
     yield (
         f"{document['runtime']}: {document['samples']} samples, T = {document['steps']}, from "
-        + (f"{document['input']}")
+        f"{document['input']}"
     )
     for layer in document["layers"]:
         yield f"  {layer['layer']:<16} {layer['spikes']:>12,} spikes  rate {layer['rate']:.3f}"

@@ -19,6 +19,9 @@ from .network.nir_file import read_network
 from .network.semantics import Semantics, named
 from .runs import Place
 
+POINTS = ("dt", "compare", "reset", "coding")
+"""What an option may change of a semantics."""
+
 
 @dataclass(frozen=True)
 class TestSet:
@@ -61,8 +64,7 @@ class Reading:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        points = ("dt", "compare", "reset", "coding")
-        changed = [f"--{point}" for point in points if getattr(self, point) is not None]
+        changed = [f"--{point}" for point in POINTS if getattr(self, point) is not None]
         if changed and self.semantics is None:
             raise RequestError(
                 "E_SEMANTICS", f"{changed[0]} changes a point of a semantics: name one, --semantics"
@@ -71,8 +73,8 @@ class Reading:
     @property
     def words(self) -> str:
         """The options that say the same, for a command line; begins with a space."""
-        points = ("semantics", "steps", "dt", "compare", "reset", "coding")
-        given = ((point, getattr(self, point)) for point in points if self.semantics is not None)
+        points = ("semantics", "steps", *POINTS) if self.semantics is not None else ()
+        given = ((point, getattr(self, point)) for point in points)
         said = "".join(f" --{point} {value}" for point, value in given if value is not None)
         usual = asdict(Limits())
         raised = ((k, v) for k, v in asdict(self.limits).items() if v != usual[k])

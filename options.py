@@ -83,10 +83,9 @@ def reads(steps: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def run(**given: Any) -> Any:
-            from .inputs import Reading
+            from .inputs import POINTS, Reading
 
-            names = ("semantics", "steps", "dt", "compare", "reset", "coding")
-            points = {name: given.pop(name) for name in names}
+            points = {name: given.pop(name) for name in ("semantics", "steps", *POINTS)}
             limits = _limits(given.pop("limits"))
             return function(reading=Reading(**points, limits=limits), **given)
 

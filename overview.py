@@ -17,7 +17,8 @@ from .network.nir_file import CONTRACT, read_network
 from .network.repairs import interpret
 from .network.semantics import PRESETS, Semantics
 
-PARTS = ("targets", "runtimes")
+TAKERS = ("targets", "runtimes")
+"""Kinds of plug-ins that a network can be handed to."""
 
 
 def overview(path: Path, semantics: Semantics | None, limits: Limits) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def _reading(graph: RawGraph, semantics: Semantics) -> tuple[Network, list[str]]
 
 
 def _facts(network: Network) -> dict[str, Any]:
-    taken: dict[str, dict[str, str]] = {kind: {} for kind in PARTS}
+    taken: dict[str, dict[str, str]] = {kind: {} for kind in TAKERS}
     for kind, members in taken.items():
         for name in plugins.summaries(kind):
             try:
@@ -142,7 +143,7 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield from semantics_lines(found["semantics"])
     else:
         yield f"contract: in the file ({found['arithmetic']} arithmetic)"
-    for kind in PARTS:
+    for kind in TAKERS:
         for name, reason in found.get(kind, {}).items():
             yield f"{kind[:-1]:<7} {name:<6} {'no: ' + reason if reason else 'yes'}"
 

@@ -29,7 +29,7 @@ from ..network.loihi import (
     SUM_MAX,
     THRESHOLD_MAX,
 )
-from ..network.neurons import IF, LIF, Sum, decay_of, plain
+from ..network.neurons import IF, LIF, Sum, decay_of, is_driven
 from ..network.support import Table, refuse_unsupported
 
 _POOL = "pooling has no Loihi synapse; use a strided convolution"
@@ -85,7 +85,7 @@ def _check_form(network: Network) -> None:
             if layer.name != network.output:
                 raise _refuse(layer, "a Sum inside the network has no Loihi neuron")
         elif isinstance(layer.neuron, LIF | IF):
-            if not plain(layer.neuron):
+            if is_driven(layer.neuron):
                 raise _refuse(layer, "its current has a gain or a leak")
             decay = decay_of(layer.neuron).astype(np.float64) * DECAY_UNITS
             if (decay != np.rint(decay)).any():

@@ -43,7 +43,7 @@ from .loihi import (
     sign_mode,
     weight_step,
 )
-from .neurons import IF, LI, LIF, CubaLI, CubaLIF, Sum, Threshold, decay_of, plain
+from .neurons import IF, LI, LIF, CubaLI, CubaLIF, Sum, Threshold, decay_of, is_driven
 from .support import Recurrent, Table, refuse_unsupported
 
 _NUMBERS = "what it emits are numbers, and a chip's neurons emit spikes"
@@ -212,7 +212,7 @@ def _neuron(layer: Layer) -> None:
             f"layer '{layer.name}' is reset to {_first(neuron.v_reset, neuron.v_reset != 0)}; "
             "expected 0",
         )
-    if not plain(neuron):
+    if is_driven(neuron):
         raise RequestError(
             "E_UNSUPPORTED",
             f"layer '{layer.name}' has a gain or a leak; expected gain 1 and leak 0, fold them "

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .contract import Contract
-from .neurons import IF, Neuron, parameters, plain
+from .neurons import IF, Neuron, is_driven, parameters
 
 V_MAX = 2**23 - 1
 """Largest magnitude of an integer membrane; beyond it saturates."""
@@ -88,7 +88,7 @@ class Cell:
     def of(neuron: Neuron, contract: Contract, convert: Callable[[Any], Any]) -> Cell:
         """A neuron's cell; ``convert`` brings each float32 array to where it is needed."""
         own = {name: convert(values) for name, values in parameters(neuron).items()}
-        if plain(neuron):
+        if not is_driven(neuron):
             own = {name: part for name, part in own.items() if name not in ("gain", "leak")}
         elif isinstance(neuron, IF):
             own["leak"] = 0.0

@@ -14,7 +14,8 @@ from ..errors import RequestError, nearest
 from .graph import RawGraph, fresh, legal_name
 from .hdf5 import Limits, NirFileError, Tree, read_tree
 from .loops import Edge
-from .node_types import REFUSED, TYPES, Node, NodeType, Params
+from .node_fields import Params
+from .node_types import REFUSED, TYPES, Node, NodeType
 from .sums import Preds, eliminate
 
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_.-]")

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import RequestError
 from .heap import Heap, HeapError
-from .node_fields import Value
+from .node_fields import MAX_EDGES, Value
 
 MIB = 2**20
 SMALL = MIB
@@ -40,7 +40,7 @@ class Limits:
     total_bytes: int = 2048 * MIB
     depth: int = 16
     nodes: int = 10_000
-    edges: int = 100_000
+    edges: int = MAX_EDGES
     name_bytes: int = 200
     metadata_bytes: int = MIB
 

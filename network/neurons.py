@@ -112,10 +112,10 @@ def decay_of(neuron: Stateful) -> Array:
     return _one() if isinstance(neuron, IF) else neuron.decay
 
 
-def plain(neuron: Neuron) -> bool:
-    """Whether its current enters unchanged: gain 1 and no leak, as in every trained network."""
+def is_driven(neuron: Neuron) -> bool:
+    """Whether a gain other than 1 or a leak changes its current; in no trained network."""
     own = parameters(neuron)
-    return not any((own[k] != neutral).any() for k, neutral in _NEUTRAL.items() if k in own)
+    return any((own[k] != neutral).any() for k, neutral in _NEUTRAL.items() if k in own)
 
 
 _NEUTRAL = {"gain": 1.0, "synaptic_gain": 1.0, "leak": 0.0}

@@ -18,9 +18,13 @@ Array = NDArray[Any]
 Value = Array | str | Mapping[str, Any]
 """What a file holds: numbers (0-d for one), a text, or a group."""
 Field = Callable[[Value], Array]
+Params = Mapping[str, Array]
+"""The parameters of one node by name."""
 
 MAX_SIZE = 2**28
 """Largest number of elements of a population or an image."""
+MAX_EDGES = 100_000
+"""Most edges of a graph, also once the graphs inside it are laid flat."""
 MAX_DELAY = 2**20
 """Most steps a value can wait."""
 LARGEST = float(np.finfo(np.float32).max)

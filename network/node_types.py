@@ -31,6 +31,7 @@ from .neurons import IF, LI, LIF, CubaLI, CubaLIF, Neuron, Threshold
 from .node_fields import (
     Array,
     Field,
+    Params,
     not_negative,
     one,
     padding,
@@ -43,8 +44,6 @@ from .node_fields import (
     whole,
 )
 from .semantics import Semantics
-
-Params = Mapping[str, Array]
 
 Single = NDArray[np.float32]
 

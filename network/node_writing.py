@@ -21,7 +21,7 @@ from .layers import (
     SumPool,
 )
 from .neurons import IF, LI, LIF, Cuba, Neuron, Stateful, Threshold, parameters
-from .node_fields import Array
+from .node_fields import Array, Params
 from .node_types import Node
 
 
@@ -34,6 +34,21 @@ def port_node(kind: str, shape: Shape) -> Node:
     return Node(kind, {"shape": _little(shape, "<i8")})
 
 
+def _convolution(operation: Conv | Conv1d, shape: Shape) -> Params:
+    """NIR's convolutions cannot go without a bias, and have a number for each axis."""
+    weight, bias = operation.weight, operation.bias
+    axes = weight.ndim - 2
+    return {
+        "input_shape": _little(shape[1:], "<i8"),
+        "weight": _little(weight, "<f4"),
+        "bias": _little(np.zeros(len(weight)) if bias is None or not bias.any() else bias, "<f4"),
+        "stride": _little(np.broadcast_to(operation.stride, axes), "<i8"),
+        "padding": _little(np.broadcast_to(operation.padding, axes), "<i8"),
+        "dilation": _little(np.broadcast_to(operation.dilation, axes), "<i8"),
+        "groups": _little(operation.groups, "<i8"),
+    }
+
+
 def operation_node(operation: Operation, shape: Shape, dt: float) -> Node:
     """An operation that receives ``shape`` as a NIR node; a bias of zeros counts as none."""
     match operation:
@@ -42,39 +57,10 @@ def operation_node(operation: Operation, shape: Shape, dt: float) -> Node:
             if bias is None or not bias.any():
                 return Node("Linear", params)
             return Node("Affine", {**params, "bias": _little(bias, "<f4")})
-        case Conv(weight=weight, bias=bias):
-            plain = bias is None or not bias.any()
-            return Node(
-                "Conv2d",
-                {
-                    "input_shape": _little(shape[1:], "<i8"),
-                    "weight": _little(weight, "<f4"),
-                    "bias": _little(np.zeros(weight.shape[0]) if plain else bias, "<f4"),
-                    "stride": _little(operation.stride, "<i8"),
-                    "padding": _little(operation.padding, "<i8"),
-                    "dilation": _little(operation.dilation, "<i8"),
-                    "groups": _little(operation.groups, "<i8"),
-                },
-            )
-        case Conv1d(weight=weight, bias=bias):
-            plain = bias is None or not bias.any()
-            return Node(
-                "Conv1d",
-                {
-                    "input_shape": _little(shape[1:], "<i8"),
-                    "weight": _little(weight, "<f4"),
-                    "bias": _little(np.zeros(weight.shape[0]) if plain else bias, "<f4"),
-                    **{
-                        name: _little([value], "<i8")
-                        for name, value in (
-                            ("stride", operation.stride),
-                            ("padding", operation.padding),
-                            ("dilation", operation.dilation),
-                        )
-                    },
-                    "groups": _little(operation.groups, "<i8"),
-                },
-            )
+        case Conv():
+            return Node("Conv2d", _convolution(operation, shape))
+        case Conv1d():
+            return Node("Conv1d", _convolution(operation, shape))
         case Scale(scale=scale):
             return Node("Scale", {"scale": _little(np.broadcast_to(scale, shape), "<f4")})
         case Delay(steps=steps):

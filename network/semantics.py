@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from ..errors import RequestError, nearest
 from .contract import Compare, Contract, InputCoding, Reset
+from .node_fields import Params
 
 Wide = NDArray[np.float64]
-Params = Mapping[str, NDArray[Any]]
 Accepts = Callable[[str, Params, float], str]
 """Of a node type, its parameters and dt: why the framework cannot read it; empty when it can."""
 
@@ -211,13 +211,13 @@ def readable() -> str:
     return ", ".join(names[:-1]) + f" or {names[-1]}"
 
 
-def semantics_names() -> dict[str, str]:
+def summaries() -> dict[str, str]:
     """Every preset and one line about it, for a list."""
-    return {
-        name: (reason and f"not run here: {reason}")
-        or f"dt {found['dt']}, fires at {found['fires at']}, reset {found['reset']}"
-        for name, found, reason in (
-            (name, preset.summary(), preset.refused or preset.contract.refused())
-            for name, preset in PRESETS.items()
-        )
-    }
+
+    def line(preset: Semantics) -> str:
+        if reason := preset.reason():
+            return f"not run here: {reason}"
+        found = preset.summary()
+        return f"dt {found['dt']}, fires at {found['fires at']}, reset {found['reset']}"
+
+    return {name: line(preset) for name, preset in PRESETS.items()}

@@ -13,11 +13,8 @@ from typing import Annotated, Any
 
 from ..errors import RequestError
 from .layers import Shape
-from .node_fields import MAX_SIZE
+from .node_fields import MAX_EDGES, MAX_SIZE
 from .plain import Between
-
-MAX_EDGES = 100_000
-"""Most edges of a graph, once it is flat."""
 
 Preds = dict[str, list[str]]
 """Node to the nodes that feed it, in the order in which they are added."""

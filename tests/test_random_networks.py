@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from random_networks import FLOAT_ONLY, networks
 from snnpipe.network.check import check
 from snnpipe.network.layers import Delay, Network
-from snnpipe.network.neurons import LI, CubaLI, Sum, parameters, plain
+from snnpipe.network.neurons import LI, CubaLI, Sum, is_driven, parameters
 from snnpipe.network.support import PARTS, Recurrent
 
 DRAWS = settings(
@@ -30,7 +30,7 @@ def features(network: Network) -> set[object]:
     contract = network.contract
     found |= {contract.compare, contract.reset, contract.reset_time}
     for layer in network.layers:
-        found |= set() if plain(layer.neuron) else {"driven"}
+        found |= {"driven"} if is_driven(layer.neuron) else set()
         for name, values in parameters(layer.neuron).items():
             found |= {f"{name} off the grid"} if (values * 8 % 1).any() else {f"{name} dyadic"}
         for synapse in layer.synapses:

@@ -133,12 +133,13 @@ def verify(request: Request, progress: Callable[[int], None] | None = None) -> F
     Raises nothing of a runtime's: what could not run stands in its arrow.
     """
     layers = certificate(request.network)
-    tallies = _run(request, progress or (lambda _: None))
+    exact = exact_sums(request.network)
+    tallies = _run(request, exact, progress or (lambda _: None))
     arrows = [*_training(request, tallies, layers)]
     if request.integer is not None:
         arrows.append(_quantised(request, tallies))
     for name, opened in request.runtimes.items():
-        arrows.append(_runtime(request, name, opened, tallies))
+        arrows.append(_runtime(request, name, exact or opened.quantised, tallies))
     networks = {"float": request.network}
     if request.integer is not None:
         networks["integer"] = request.integer
@@ -146,13 +147,12 @@ def verify(request: Request, progress: Callable[[int], None] | None = None) -> F
     return Findings(request, tuple(arrows), layers, traces, networks)
 
 
-def _run(request: Request, progress: Callable[[int], None]) -> dict[str, _Tally]:
+def _run(request: Request, exact: bool, progress: Callable[[int], None]) -> dict[str, _Tally]:
     names = ["folded", "float", "integer", *(f"on {name}" for name in request.runtimes)]
     tallies = {name: _Tally() for name in names}
     for name, opened in request.runtimes.items():
         if isinstance(opened.session, SnnpipeError):
             tallies[f"on {name}"].error = opened.session
-    exact = {False: exact_sums(request.network), True: True}
     for start in range(0, len(request.x), BATCH):
         # What leaves float32 is refused by the replay, which names the layer.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -161,9 +161,7 @@ def _run(request: Request, progress: Callable[[int], None]) -> dict[str, _Tally]
     return tallies
 
 
-def _batch(
-    request: Request, tallies: Mapping[str, _Tally], exact: Mapping[bool, bool], start: int
-) -> None:
+def _batch(request: Request, tallies: Mapping[str, _Tally], exact: bool, start: int) -> None:
     """The samples from ``start`` on, on every network and runtime."""
     steps = request.network.contract.steps
     frames = request.network.frames(request.x[start : start + BATCH])
@@ -186,7 +184,7 @@ def _batch(
             network, reference = references[opened.quantised]
             try:
                 found = opened.session.run(frames, steps, record)
-                tally.judge(network, exact[opened.quantised], frames, reference, found)
+                tally.judge(network, exact or opened.quantised, frames, reference, found)
             except SnnpipeError as error:
                 tally.error = error
                 continue
@@ -317,10 +315,11 @@ def _quantised(request: Request, tallies: Mapping[str, _Tally]) -> Arrow:
     )
 
 
-def _runtime(request: Request, name: str, opened: Opened, tallies: Mapping[str, _Tally]) -> Arrow:
+def _runtime(request: Request, name: str, exact: bool, tallies: Mapping[str, _Tally]) -> Arrow:
+    opened = request.runtimes[name]
     source = "integer" if opened.quantised else _name(request)
     network = request.integer if opened.quantised and request.integer else request.network
-    strength = Strength.PROVEN if exact_sums(network) else Strength.REPLAYED
+    strength = Strength.PROVEN if exact else Strength.REPLAYED
     tally = tallies[f"on {name}"]
     if tally.error is not None:
         verdict = Verdict(Outcome.COULD_NOT_RUN, tally.error.message)

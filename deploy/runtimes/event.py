@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import RequestError
+from ...network import check_integer
 from ...network.contract import Integer
 from ...network.layers import (
     AvgPool,
@@ -115,33 +116,13 @@ class EventSession:
         return written if static else written.reshape(len(shown), -1, layer.size)
 
 
-TABLE: Table = {
-    Dense: None,
-    Conv: None,
-    Conv1d: None,
-    Scale: None,
-    SumPool: None,
-    AvgPool: None,
-    Flatten: None,
-    Delay: None,
-    LIF: None,
-    IF: None,
-    LI: None,
-    CubaLIF: None,
-    CubaLI: None,
-    Threshold: None,
-    Sum: None,
-    Recurrent: None,
-}
-_FLOATS = (
-    "the engine's integers run LIF and IF neurons, dense maps, convolutions of images and sum "
-    "pools, feedforward and without delays"
+TABLE: Table = dict.fromkeys(
+    (
+        *(Dense, Conv, Conv1d, Scale, SumPool, AvgPool, Flatten, Delay, Recurrent),
+        *(LIF, IF, LI, CubaLIF, CubaLI, Threshold, Sum),
+    )
 )
-INTEGERS: Table = {
-    **TABLE,
-    **dict.fromkeys((Conv1d, Scale, Delay, LI, CubaLIF, CubaLI, Threshold, Recurrent), _FLOATS),
-    AvgPool: "integers have no mean; use a sum pool",
-}
+INTEGERS: Table = {**check_integer.TABLE, AvgPool: "integers have no mean; use a sum pool"}
 """What the engine's integers do."""
 
 

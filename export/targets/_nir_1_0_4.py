@@ -27,7 +27,7 @@ from ...network.layers import (
     Operation,
     SumPool,
 )
-from ...network.neurons import IF, CubaLI, Sum, parameters, plain
+from ...network.neurons import IF, CubaLI, Sum, is_driven, parameters
 from ...network.nir_file import CONTRACT
 from ._nir_portable import sum_pool
 
@@ -86,7 +86,7 @@ def _neuron(network: Network, layer: Layer, sums: LayerCertificate | None) -> st
         return ""  # its numbers may differ in the last place, which is no spike
     if not isinstance(neuron, IF):
         return f"{type(neuron).__name__}: it has no such neuron, or takes its tau for steps"
-    if not plain(neuron):
+    if is_driven(neuron):
         return "it ignores the input gain"
     if contract.reset != "subtract" or contract.late_reset:
         return "it resets by subtraction in the step of the spike"

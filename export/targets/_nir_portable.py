@@ -43,8 +43,8 @@ from ...network.neurons import (
     CubaLIF,
     Sum,
     Threshold,
+    is_driven,
     parameters,
-    plain,
 )
 from ...network.shapes import shape_after
 from ...network.support import Recurrent, Table, refuse_integers, refuse_unsupported
@@ -104,7 +104,7 @@ def _hold(network: Network) -> None:
         )
     for layer in network.layers:
         own = parameters(layer.neuron)
-        if not plain(layer.neuron):
+        if is_driven(layer.neuron):
             raise _refuse(layer, "it has an input gain or a leak, expected gain 1 and no leak")
         if "v_reset" in own and own["v_reset"].any():
             raise _refuse(layer, "it resets to another value than 0, snnTorch resets to 0")

@@ -22,8 +22,8 @@ from ...network.neurons import (
     Resetting,
     Spiking,
     Stateful,
+    is_driven,
     parameters,
-    plain,
 )
 from ...network.step_graph import DOMAIN
 
@@ -32,7 +32,7 @@ OPSET = 21
 
 def used_parameters(neuron: Neuron, contract: Contract) -> Mapping[str, Array]:
     """The parameters that make a difference under this contract."""
-    unused = {"gain", "leak"} if plain(neuron) else set[str]()
+    unused = set[str]() if is_driven(neuron) else {"gain", "leak"}
     if contract.reset != "value":
         unused.add("v_reset")
     return {name: values for name, values in parameters(neuron).items() if name not in unused}
@@ -45,7 +45,7 @@ def _name(neuron: Neuron, contract: Contract) -> str:
         parts.append(contract.compare)
     if isinstance(neuron, Resetting):
         parts += [contract.reset, *(["late"] if contract.late_reset else [])]
-    return "_".join([*parts, *([] if plain(neuron) else ["driven"])])
+    return "_".join([*parts, *(["driven"] if is_driven(neuron) else [])])
 
 
 @dataclass
@@ -83,7 +83,7 @@ def _drive(body: _Body, neuron: Neuron) -> str:
             "i_next = Add faded entered",
         )
         current = "i_next"
-    if plain(neuron):
+    if not is_driven(neuron):
         return current
     if isinstance(neuron, IF):
         body.add(f"drive = gain*{current}", f"drive = Mul gain {current}")

@@ -106,7 +106,7 @@ def edited(layer: str, **changes: Any) -> Network:
     """The network with the last operation of one layer changed."""
     old = NET.layer(layer)
     (synapse,) = old.synapses
-    last = replace(synapse.operations[-1], **changes)  # type: ignore[arg-type]
+    last = replace(synapse.operations[-1], **changes)  # type: ignore[arg-type]  # fields of that operation
     synapse = replace(synapse, operations=(*synapse.operations[:-1], last))
     return with_layer(replace(old, synapses=(synapse,)))
 

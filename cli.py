@@ -78,7 +78,7 @@ def train(
     as_json: bool,
 ) -> None:
     """Train a network from a recipe into a new run folder."""
-    from .train.recipe import read_recipe
+    from .train.recipe_file import read_recipe
 
     settings = read_recipe(recipe, overrides)
     # Threads that spin while they wait cost a shared machine several times the work itself.

@@ -153,7 +153,7 @@ def test_set(
         x, source = read_array(inputs_file), str(inputs_file)
         labels = None if labels_file is None else read_array(labels_file)
     elif where.is_run and where.recipe.is_file():
-        from .train.recipe import read_recipe
+        from .train.recipe_file import read_recipe
 
         recipe = read_recipe(where.recipe, ())
         x, labels = plugins.load("data", recipe.data.name).load(

@@ -18,8 +18,8 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 from snnpipe.train import kernels
-from snnpipe.train.checkpoint import build
-from snnpipe.train.recipe import read_recipe
+from snnpipe.train.build import build
+from snnpipe.train.recipe_file import read_recipe
 from snnpipe.train.rules.bptt import BPTT
 from snnpipe.train.rules.rate import Rate
 
@@ -50,7 +50,7 @@ def main() -> None:
         model.zero_grad(set_to_none=True)
         started = time.perf_counter()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = F.cross_entropy(rule(model, images, steps), labels)
+            loss = F.cross_entropy(next(iter(rule(model, images, steps))).mean, labels)
         loss.backward()
         return time.perf_counter() - started, sum(kept.values()) / 1e6
 

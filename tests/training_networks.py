@@ -41,12 +41,18 @@ def frames(steps: int | None = None, batch: int = 6) -> Tensor:
     return torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
 
 
+def mean_output(rule: LearningRule, model: nn.Module, x: Tensor, steps: int) -> Tensor:
+    """(B, K), with the graph of a rule that hands out one part."""
+    (part,) = rule(model, x, steps)
+    return part.mean
+
+
 def learn(
     rule: LearningRule, model: nn.Module, x: Tensor, steps: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean output and the gradient of every parameter, cross entropy of the mean output."""
     model.zero_grad()
-    output = rule(model, x, steps)
+    output = mean_output(rule, model, x, steps)
     F.cross_entropy(output, torch.arange(len(output)) % 5).backward()
     return output.detach(), {n: p.grad.clone() for n, p in model.named_parameters()}
 

@@ -11,24 +11,16 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from .. import plugins
 from ..errors import RequestError
 from ..files import canonical_json, write_file
-from .dataset import DataSet
-from .protocol import Architecture
-from .recipe import Recipe, read_recipe
+from .build import build
+from .recipe import Recipe
+from .recipe_file import read_recipe
 
 RECIPE = "recipe.toml"
 HISTORY = "history.json"
 MODEL = "model.safetensors"
 WITNESS = "witness.npz"
-
-
-def build(recipe: Recipe) -> nn.Module:
-    """The recipe's architecture, freshly drawn, sized for the recipe's data set."""
-    data: DataSet = plugins.load("data", recipe.data.name)
-    architecture: Architecture = plugins.load("models", recipe.model.name)
-    return architecture.build(recipe, data.shape, data.classes)
 
 
 def save(model: nn.Module, path: Path, facts: Mapping[str, str]) -> None:

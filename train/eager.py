@@ -5,6 +5,7 @@ The step is that of `network.dynamics`; only the surrogate derivative is attache
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,15 +51,22 @@ def _step(
     return dynamics.reset(u, taken, threshold, 0.0, _RESET[neuron.reset]), s
 
 
-def unrolled(current: Tensor, neuron: Spiking) -> Tensor:
-    """Spikes (T, B, ...) of currents (T, B, ...), with a graph through every step."""
-    decay, threshold = _constants(current, neuron)
+def unrolled(current: Tensor, neuron: Spiking, cut: bool = False) -> Tensor:
+    """Spikes (T, B, ...) of currents (T, B, ...), with a graph through every step.
+
+    ``cut``: no gradient goes from a step to the one before.
+    """
     v = torch.zeros_like(current[0])
     spikes = []
     for c in current:
-        v, s = _step(v, c, decay, threshold, neuron)
+        v, s = step(v.detach() if cut else v, c, neuron)
         spikes.append(s)
     return torch.stack(spikes)
+
+
+def step(v: Tensor, current: Tensor, neuron: Spiking) -> tuple[Tensor, Tensor]:
+    """Membrane and spikes (B, ...) after a step with ``current``, with a graph."""
+    return _step(v, current, *_constants(current, neuron), neuron)
 
 
 def recurrent(current: Tensor, neuron: Spiking, weights: LinearMap) -> Tensor:
@@ -72,23 +80,77 @@ def recurrent(current: Tensor, neuron: Spiking, weights: LinearMap) -> Tensor:
     return torch.stack(spikes)
 
 
-def stream(current: Tensor, neuron: Spiking) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes (T, B, ...), rate and eligibility (B, ...); see `neuron.stream`."""
-    decay, threshold = _constants(current, neuron)
-    v = torch.zeros_like(current[0])
-    eligible, total, count = torch.ones_like(v), torch.zeros_like(v), torch.zeros_like(v)
-    spikes = []
-    for c in current:
-        u = dynamics.integrate(v, c, decay)
-        s = dynamics.decide(u, threshold, neuron.compare).to(u.dtype)
+class Tally:
+    """A population on its way through a window of steps, without a graph: what it fired, and how
+    rate and membrane answer to an offset on the current of every step and to the membrane that the
+    window began with.
+
+    With e the answer of the membrane: du = decay*e (+ 1 for the offset), dr = mean of h*du, e after
+    the step dv/du * du. Over one window from rest, dr for the offset is the eligibility kappa of
+    rate-based backpropagation (arXiv 2410.11488).
+    """
+
+    def __init__(self, v: Tensor, neuron: Spiking) -> None:
+        self.v, self._neuron = v, neuron
+        self._decay, self._threshold = _constants(v, neuron)
+        self._steps = 0
+        self._fired = torch.zeros_like(v)
+        self._to_rate = [torch.zeros_like(v), torch.zeros_like(v)]
+        self._to_v = [torch.zeros_like(v), torch.ones_like(v)]
+
+    def step(self, current: Tensor) -> Tensor:
+        """Spikes (B, ...) of a step with ``current`` (B, ...)."""
+        neuron, threshold = self._neuron, self._threshold
+        u = dynamics.integrate(self.v, current, self._decay)
+        s: Tensor = dynamics.decide(u, threshold, neuron.compare).to(u.dtype)
         h = neuron.surrogate(u - threshold)
-        v = dynamics.reset(u, s, threshold, 0.0, _RESET[neuron.reset])
-        total += h * eligible
-        count += s
-        eligible = 1.0 + decay * _through_reset(u, s, h, threshold, neuron) * eligible
-        spikes.append(s)
-    steps = len(spikes)
-    return torch.stack(spikes), count / steps, total / steps
+        self.v = dynamics.reset(u, s, threshold, 0.0, _RESET[neuron.reset])
+        passed = _through_reset(u, s, h, threshold, neuron)
+        for index, source in enumerate((1.0, 0.0)):
+            du = self._decay * self._to_v[index] + source
+            self._to_rate[index] += h * du
+            self._to_v[index] = passed * du
+        self._fired += s
+        self._steps += 1
+        return s
+
+    @property
+    def rate(self) -> Tensor:
+        """Spikes per step, (B, ...)."""
+        return self._fired / self._steps
+
+    @property
+    def slopes(self) -> Slopes:
+        """What the window's end answers to."""
+        (rate_of_offset, rate_of_v), (v_of_offset, v_of_v) = self._to_rate, self._to_v
+        return Slopes(rate_of_offset / self._steps, rate_of_v / self._steps, v_of_offset, v_of_v)
+
+
+@dataclass(frozen=True, eq=False)
+class Slopes:
+    """d rate and d v at the end of a window, by the offset on its currents and by v at its start;
+    each (B, ...)."""
+
+    rate_of_offset: Tensor
+    rate_of_v: Tensor
+    v_of_offset: Tensor
+    v_of_v: Tensor
+
+
+def stream(
+    current: Tensor, neuron: Spiking, windows: int = 1
+) -> tuple[Tensor, Tensor, list[Slopes]]:
+    """Spikes (T, B, ...), rates (windows, B, ...) and the slopes of each window, of currents
+    (T, B, ...); no graph."""
+    spikes, rates, slopes = [], [], []
+    v = torch.zeros_like(current[0])
+    for window in torch.split(current, len(current) // windows):
+        tally = Tally(v, neuron)
+        spikes += [tally.step(c) for c in window]
+        rates.append(tally.rate)
+        slopes.append(tally.slopes)
+        v = tally.v
+    return torch.stack(spikes), torch.stack(rates), slopes
 
 
 def _through_reset(

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ..errors import RequestError
 from .frames import in_time, scaled, through
-from .rules.bptt import Unrolled, Watch
+from .protocol import Watch
+from .rules.bptt import Unrolled
 
 
 @torch.no_grad()

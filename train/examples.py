@@ -25,6 +25,16 @@ def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Exa
 
 
 @dataclass(frozen=True, eq=False)
+class Batch:
+    """Frames (B, C, H, W) or (T, B, C, H, W), float32, their labels (B,), and what is to be learned
+    from them: the labels, or shares of classes (B, K) where images were blended."""
+
+    frames: Tensor
+    labels: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Batches:
     """Labelled images or recordings on a device, handed out in batches of one size; what is left
     over waits for the next epoch's order."""
@@ -41,9 +51,8 @@ class Batches:
         """Batches in an epoch; fewer images than a batch make one batch."""
         return max(1, len(self.images) // self.batch)
 
-    def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Frames (B, C, H, W) or (T, B, C, H, W), float32, and labels (B,), in a new order each
-        time."""
+    def epoch(self) -> Iterator[Batch]:
+        """Every image once, in a new order each time."""
         order = torch.randperm(len(self.images), generator=self.generator)
         for index in range(self.per_epoch):
             rows = order[index * self.batch : (index + 1) * self.batch].to(self.images.device)
@@ -52,4 +61,5 @@ class Batches:
                 mirrored = torch.rand(len(rows), generator=self.generator) < 0.5
                 chosen = mirrored.to(frames.device)[:, None, None, None]
                 frames = torch.where(chosen, frames.flip(-1), frames)
-            yield frames, self.labels[rows]
+            labels = self.labels[rows]
+            yield Batch(frames, labels, labels)

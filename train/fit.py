@@ -7,16 +7,16 @@ import time
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import RequestError
 from .evaluate import score
 from .examples import Batches
+from .objective import Objective
 from .optimise import course, optimiser
 from .progress import Progress
 from .protocol import LearningRule
-from .recipe import TrainPart
+from .recipe import Recipe, TrainPart
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Fitted:
 
 
 def fit(
-    settings: TrainPart,
+    recipe: Recipe,
     rule: LearningRule,
     model: nn.Module,
     batches: Batches,
@@ -62,6 +62,7 @@ def fit(
 
     Leaves it in evaluation. Raises RequestError (E_DIVERGED) when the loss is not finite.
     """
+    settings, objective = recipe.train, Objective(recipe.loss)
     _lay_out(model, torch.channels_last)  # convolutions and their norms are faster so
     optimizer = optimiser(model, settings)
     schedule = course(optimizer, settings, settings.epochs * batches.per_epoch)
@@ -70,15 +71,22 @@ def fit(
     for number in range(1, settings.epochs + 1):
         started, losses, correct = time.perf_counter(), 0.0, 0
         model.train()
-        for done, (frames, labels) in enumerate(batches.epoch(), 1):
-            output = rule(model, frames, settings.steps)
-            loss = F.cross_entropy(output, labels, label_smoothing=settings.label_smoothing)
+        for done, batch in enumerate(batches.epoch(), 1):
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            output, loss = torch.zeros(()), 0.0
+            for part in rule(model, batch.frames, settings.steps, settings.norm):
+                share = objective(part, batch)
+                share.backward()  # type: ignore[no-untyped-call]
+                loss += share.item()
+                output = output + part.share * part.mean.detach()
+                if rule.online:
+                    optimizer.step()
+                    optimizer.zero_grad()
+            if not rule.online:
+                optimizer.step()
             schedule.step()
-            losses += _finite(loss.item(), number, settings)
-            correct += int((output.argmax(1) == labels).sum())
+            losses += _finite(loss, number, settings)
+            correct += int((output.argmax(1) == batch.labels).sum())
             progress.show(
                 f"epoch {number}/{settings.epochs}  {done}/{batches.per_epoch}  loss {loss:.4f}"
             )

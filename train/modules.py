@@ -19,7 +19,7 @@ def _carried(module: nn.Module, x: Carried[V]) -> Carried[V]:
         raise RequestError(
             "E_MODEL",
             f"{type(module).__name__} received a {type(x).__name__}; a spiking module is called "
-            "through a learning rule, e.g. Rate()(model, frames, steps=4)",
+            "through a learning rule, e.g. next(Rate()(model, frames, steps=4)).mean",
         )
     return x
 

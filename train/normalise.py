@@ -60,6 +60,16 @@ def unrolled(x: Tensor, norm: Norm, copies: int) -> Tensor:
         return told(x)
 
 
+def of_step(x: Tensor, norm: Norm, steps: int, copies: int = 1) -> Tensor:
+    """(B, C, ...), one of ``steps`` steps, normalised by its own statistics; it stands for
+    ``copies`` steps. The running statistics move by momentum / steps for each, so that a pass moves
+    them about as far as one with joint statistics."""
+    if not norm.training:
+        return norm(x)
+    _refuse_single(x)
+    return replace(norm, momentum=1.0 - (1.0 - norm.momentum / steps) ** copies)(x)
+
+
 class _OfRate(torch.autograd.Function):
     """y = weight (R - mean) / sigma + bias on the rate R, with the statistics of the spike pass.
 

@@ -1,29 +1,63 @@
-"""What a learning rule, a surrogate and an architecture are."""
+"""What a learning rule, a surrogate, a loss and an architecture are."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor, nn
 
+from .recipe import LossForm, NormForm
+
 if TYPE_CHECKING:
     from .recipe import Recipe
+    from .spiking import Population
 
-Loss = Literal["mean_output"]
-"""What a loss may look at: the output averaged over time, (B, K)."""
+Watch = Callable[["Population", Tensor], None]
+"""Called with a neuron module and its spikes (n, B, ...), or what stands for them: rates, each the
+mean of as many steps. In training they carry a graph."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Outputs (n, B, K) with a graph: of n steps, or n means of equally many.
+
+    ``share``: the share of all steps that they cover.
+    """
+
+    outputs: Tensor
+    share: float = 1.0
+
+    @property
+    def mean(self) -> Tensor:
+        """(B, K)."""
+        return self.outputs.mean(0)
 
 
 class LearningRule(Protocol):
     """How a forward pass through a spiking module becomes gradients.
 
-    ``losses`` are the losses it may train with.
+    A plug-in is a dataclass of its settings, each a field of the recipe's section ``rule``.
+    ``trains`` holds the losses it may train with under each form of batch normalisation.
     """
 
     name: str
-    losses: tuple[Loss, ...]
+    trains: Mapping[NormForm, tuple[LossForm, ...]]
+    why: str
+    """Why not with the others: a clause that follows "rule ... cannot train so: "."""
+    online: bool
+    """Whether the optimiser may step after every part."""
 
-    def __call__(self, model: nn.Module, frames: Tensor, steps: int) -> Tensor:
-        """Mean output over time (B, K), with a graph to the parameters.
+    def __call__(
+        self,
+        model: nn.Module,
+        frames: Tensor,
+        steps: int,
+        norm: NormForm = "joint",
+        watch: Watch | None = None,
+    ) -> Iterator[Part]:
+        """One or more parts; go backward from each before the next is asked for.
 
         ``frames``: (B, F) or (B, C, H, W), shown at every step, or the same with T in front.
         """

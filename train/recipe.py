@@ -1,18 +1,15 @@
-"""Recipes: everything a training run depends on, in one TOML file, read strictly."""
+"""Recipes: everything a training run depends on, as data. Read and written by `recipe_file`."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import tomllib
-from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Literal
 
-from ..errors import RequestError, nearest
-from ..files import canonical_json
+LossForm = Literal["mean_output", "per_step"]
+"""What a loss looks at: the output averaged over time, or each step's for itself."""
+NormForm = Literal["joint", "per_step"]
+"""What batch normalisation takes its statistics over in training: all steps together, or each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +33,11 @@ class Range:
         return " and ".join(bounds)
 
 
+@dataclass(frozen=True)
+class Empty:
+    """A text that may be empty."""
+
+
 Count = Annotated[int, Range(at_least=1, at_most=1_000_000)]
 Counts = Annotated[tuple[int, ...], Range(at_least=1, at_most=1_000_000)]
 Share = Annotated[float, Range(at_least=0, below=1)]
@@ -47,36 +49,53 @@ Positive = Annotated[float, Range(above=0, at_most=1_000_000)]
 class DataPart:
     """What it learns from.
 
-    ``validation``: the share of the training images held out; ``flip``: mirror half of the
-    training images left to right, drawn anew in each epoch.
+    ``validation``: the share of the training images held out. Each time an image is shown in
+    training: ``crop`` shifts it by up to so many pixels, ``flip`` mirrors half of them left to
+    right, ``cutout`` blanks a square of so many pixels, ``mixup`` blends pairs by a share drawn
+    from Beta(mixup, mixup), ``autoaugment`` draws one of the policies of arXiv 1805.09501.
+    ``coding``: how a still image becomes steps.
     """
 
     name: str
     validation: Annotated[float, Range(at_least=0, below=0.5)] = 0.0
+    coding: Literal["direct", "rate", "latency"] = "direct"
     flip: bool = False
+    crop: Annotated[int, Range(at_least=0, at_most=64)] = 0
+    cutout: Annotated[int, Range(at_least=0, at_most=256)] = 0
+    mixup: NotNegative = 0.0
+    autoaugment: bool = False
 
 
 @dataclass(frozen=True)
 class ModelPart:
     """Which network: ``channels`` and ``strides`` of its convolutions, ``hidden`` widths of its
-    dense layers.
+    dense layers, where the architecture lets one choose; ``width``: channels of the first stage of
+    one of published shape, 0 for the published number; ``stem``: what stands before that stage;
+    ``dropout`` before the dense layers.
     """
 
     name: str = "convnet"
     channels: Counts = (16, 32, 64, 64)
     strides: Counts = (2, 1, 2, 1)
     hidden: Counts = ()
+    width: Annotated[int, Range(at_least=0, at_most=4096)] = 0
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    dropout: Share = 0.0
 
 
 @dataclass(frozen=True)
 class NeuronPart:
-    """The neuron of every spiking layer; an ``if`` neuron has no use for ``decay``.
+    """The neuron of every spiking layer; an ``if`` neuron has no use for ``decay``, and only
+    ``cuba_lif`` has one for ``synaptic_decay``.
 
-    ``detach_reset``: no gradient through the reset.
+    ``learn_decay``: one decay per layer, learned from ``decay`` on. ``detach_reset``: no gradient
+    through the reset.
     """
 
-    name: Literal["lif", "if"] = "lif"
+    name: Literal["lif", "if", "cuba_lif"] = "lif"
     decay: Share = 0.25
+    synaptic_decay: Share = 0.25
+    learn_decay: bool = False
     threshold: Positive = 1.0
     reset: Literal["zero", "subtract"] = "zero"
     compare: Literal["gt", "ge"] = "gt"
@@ -85,33 +104,85 @@ class NeuronPart:
 
 @dataclass(frozen=True)
 class SurrogatePart:
-    """The derivative put in the place of the step's: ``width`` in units of the threshold."""
+    """The derivative put in the place of the step's: ``width`` in units of the threshold, or auto:
+    where the gradient neither grows nor shrinks with depth, found before training.
+    """
 
     name: str = "sigmoid"
-    width: Positive = 1.0
+    width: Annotated[float | Literal["auto"], Range(above=0, at_most=1_000_000)] = 1.0
+
+
+@dataclass(frozen=True)
+class RulePart:
+    """How a forward pass becomes gradients; every setting but ``name`` is of some rules alone.
+
+    ``windows`` (rate): the steps are cut into so many windows, a rate each; ``chosen`` (sltt_k): so
+    many steps of each pass are learned from; ``rescale`` (sltt_k): gradients times T / chosen;
+    ``gradient`` (rate): one, or inv_t to divide it by T as the paper's code does.
+    """
+
+    name: str = "rate"
+    windows: Count = 1
+    chosen: Count = 1
+    rescale: bool = False
+    gradient: Literal["one", "inv_t"] = "one"
+
+
+@dataclass(frozen=True)
+class LossPart:
+    """What it is told to make small.
+
+    ``form``: cross entropy of the output averaged over time, or of each step's, then averaged;
+    ``label_smoothing``; ``mse``: the share of a squared error to ``mse_target`` in the per-step
+    form (TET, arXiv 2202.11946: to a constant for every class); ``teacher``: the run folder of a
+    trained network to learn from too, with ``teacher_share`` of the loss and ``temperature``;
+    ``max_synops``: synaptic operations per inference to stay below, 0 for no limit.
+    """
+
+    form: LossForm = "mean_output"
+    label_smoothing: Share = 0.0
+    mse: Share = 0.0
+    mse_target: float = 1.0
+    teacher: Annotated[str, Empty()] = ""
+    teacher_share: Share = 0.5
+    temperature: Positive = 2.0
+    max_synops: NotNegative = 0.0
 
 
 @dataclass(frozen=True)
 class TrainPart:
     """How it learns.
 
-    ``steps`` is T; ``warmup`` the share of all updates in which the learning rate rises;
-    ``momentum`` is of sgd alone; ``limit`` trains on the first so many images, 0 on all.
+    ``steps`` is T; ``draw_steps``: T of each batch is drawn from 1 to ``steps``; ``norm``: what
+    batch normalisation takes its statistics over; ``batch``: images per update, of all processes
+    together; ``accumulate``: in so many passes; ``warmup`` the share of all updates in which the
+    learning rate rises; ``momentum`` is of sgd and lars alone; ``clip``: the largest norm of a
+    gradient, 0 for none; ``average``: decay of a moving average of the weights, which is what is
+    tested and kept, 0 for none; ``patience``: stop after so many epochs without a better validation
+    accuracy, 0 for never; ``precision``: bf16 computes in bfloat16 where torch's autocast does;
+    ``compile``: torch.compile the neurons on a GPU; ``limit`` trains on the first so many images, 0
+    on all.
     """
 
-    rule: str = "rate"
     steps: Count = 4
+    draw_steps: bool = False
+    norm: NormForm = "joint"
     epochs: Count = 10
     batch: Count = 64
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    accumulate: Count = 1
+    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
     lr: Positive = 5e-3
     weight_decay: NotNegative = 1e-2
     momentum: Share = 0.9
     schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
     warmup: Share = 0.2
-    label_smoothing: Share = 0.0
+    clip: NotNegative = 0.0
+    average: Share = 0.0
+    patience: Annotated[int, Range(at_least=0)] = 0
     seed: Annotated[int, Range(at_least=0, at_most=2**32 - 1)] = 0
     device: str = "cpu"
+    precision: Literal["float32", "bf16"] = "float32"
+    compile: bool = False
     limit: Annotated[int, Range(at_least=0)] = 0
 
 
@@ -123,6 +194,16 @@ class WitnessPart:
 
 
 @dataclass(frozen=True)
+class SourcePart:
+    """Where a recipe's settings come from: ``paper`` and the ``figure`` it reports. ``status``:
+    verified once somebody has trained it and seen the figure."""
+
+    paper: Annotated[str, Empty()] = ""
+    figure: Annotated[str, Empty()] = ""
+    status: Literal["own", "unverified", "verified"] = "own"
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A training run, resolved: every field has a value. Only ``data.name`` has no default."""
 
@@ -130,170 +211,8 @@ class Recipe:
     model: ModelPart = field(default_factory=ModelPart)
     neuron: NeuronPart = field(default_factory=NeuronPart)
     surrogate: SurrogatePart = field(default_factory=SurrogatePart)
+    rule: RulePart = field(default_factory=RulePart)
+    loss: LossPart = field(default_factory=LossPart)
     train: TrainPart = field(default_factory=TrainPart)
     witness: WitnessPart = field(default_factory=WitnessPart)
-
-
-_PARTS: dict[str, type] = get_type_hints(Recipe)
-
-
-def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file; each override is ``section.key=value``, the value as in TOML or a word.
-
-    Raises RequestError (E_RECIPE) that names the file (or ``--set``), the key, the value found and
-    what is expected.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RequestError("E_RECIPE", f"cannot read recipe {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise RequestError("E_RECIPE", f"{path}: is not UTF-8 text ({error.reason})") from error
-    return parse_recipe(text, str(path), overrides)
-
-
-def parse_recipe(text: str, where: str, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe from its TOML text; ``where`` names the text in messages. See `read_recipe`."""
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RequestError("E_RECIPE", f"{where}: is not TOML: {error}") from error
-    values: dict[str, dict[str, Any]] = {name: {} for name in _PARTS}
-    for section, table in tables.items():
-        if section not in _PARTS:
-            raise RequestError(
-                "E_RECIPE",
-                f"{where}: unknown section '{section}'; expected one of "
-                f"{', '.join(_PARTS)}{nearest(section, _PARTS)}",
-            )
-        if not isinstance(table, dict):
-            raise RequestError(
-                "E_RECIPE", f"{where}: {section} is {_toml(table)}, expected a table [{section}]"
-            )
-        for key, value in table.items():
-            values[section][key] = _value(section, key, value, where)
-    for override in overrides:
-        section, key, value = _override(override)
-        values[section][key] = _value(section, key, value, f"--set {override}")
-    return _recipe(values, where)
-
-
-def _recipe(values: dict[str, dict[str, Any]], where: str) -> Recipe:
-    for section, part in _PARTS.items():
-        for item in fields(part):
-            if item.default is MISSING and item.name not in values[section]:
-                raise RequestError("E_RECIPE", f"{where}: {section}.{item.name} is missing")
-    recipe = Recipe(**{section: part(**values[section]) for section, part in _PARTS.items()})
-    channels, strides = recipe.model.channels, recipe.model.strides
-    if len(channels) != len(strides):
-        raise RequestError(
-            "E_RECIPE",
-            f"{where}: model.channels has {len(channels)} entries and model.strides has "
-            f"{len(strides)}, expected one stride for each",
-        )
-    return recipe
-
-
-def _override(text: str) -> tuple[str, str, Any]:
-    """``train.lr=0.01`` to ("train", "lr", 0.01); what is not TOML is a word."""
-    name, equals, written = text.partition("=")
-    section, dot, key = name.strip().partition(".")
-    if not equals or not dot or section not in _PARTS:
-        known = [f"{section}.{f.name}" for section, part in _PARTS.items() for f in fields(part)]
-        raise RequestError(
-            "E_RECIPE",
-            f"--set {text}: expected section.key=value, with a section out of "
-            f"{', '.join(_PARTS)}{nearest(name.strip(), known)}",
-        )
-    try:
-        parsed = tomllib.loads(f"value = {written}")
-    except tomllib.TOMLDecodeError:
-        parsed = {}
-    # A line break in the text could have smuggled in a second key.
-    return section, key, parsed["value"] if parsed.keys() == {"value"} else written.strip()
-
-
-def _value(section: str, key: str, value: Any, where: str) -> Any:
-    """A TOML value as the field's type, checked."""
-    hints = get_type_hints(_PARTS[section], include_extras=True)
-    if key not in hints:
-        raise RequestError(
-            "E_RECIPE",
-            f"{where}: unknown key '{section}.{key}'; the section has "
-            f"{', '.join(hints)}{nearest(key, hints)}",
-        )
-    kind, limits = hints[key], Range()
-    if get_origin(kind) is Annotated:
-        kind, limits = get_args(kind)
-    converted = _converted(kind, value)
-    if converted is None or not _within(converted, limits):
-        raise RequestError(
-            "E_RECIPE",
-            f"{where}: {section}.{key} is {_toml(value)}, expected {_expected(kind, limits)}",
-        )
-    return float(converted) if kind is float else converted
-
-
-def _within(value: Any, limits: Range) -> bool:
-    numbers = value if isinstance(value, tuple) else (value,)
-    return isinstance(value, str) or all(number in limits for number in numbers)
-
-
-def _converted(kind: Any, value: Any) -> Any:
-    """``value`` where it fits ``kind`` (a list as a tuple), or None where it does not.
-
-    A bool is no number, a whole number may stand for a float, a float never for a whole number.
-    """
-    if get_origin(kind) is Literal:
-        return value if value in get_args(kind) else None
-    if get_origin(kind) is tuple:
-        if not isinstance(value, list):
-            return None
-        items = tuple(_converted(get_args(kind)[0], item) for item in value)
-        return None if None in items else items
-    if kind is float and type(value) is int:
-        return value
-    if kind is str and isinstance(value, str):
-        return value if value and value.isprintable() else None
-    return value if type(value) is kind else None
-
-
-def _expected(kind: Any, limits: Range) -> str:
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(get_args(kind))
-    if get_origin(kind) is tuple:
-        return f"a list of whole numbers, each {limits}"
-    words = {
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        str: "a printable text",
-    }
-    return f"{words[kind]} {limits}".rstrip()
-
-
-def _toml(value: Any) -> str:
-    """One value as TOML."""
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{key} = {_toml(item)}' for key, item in value.items())}}}"
-    return str(value)
-
-
-def to_toml(recipe: Recipe) -> str:
-    """The recipe with every field written out; `parse_recipe` reads it back equal."""
-    sections = []
-    for section, values in asdict(recipe).items():
-        lines = [f"{key} = {_toml(value)}\n" for key, value in values.items()]
-        sections.append(f"[{section}]\n{''.join(lines)}")
-    return "\n".join(sections)
-
-
-def recipe_hash(recipe: Recipe) -> str:
-    """Hex sha256 of the resolved recipe, the same however its file was written."""
-    return hashlib.sha256(canonical_json(asdict(recipe)).encode()).hexdigest()
+    source: SourcePart = field(default_factory=SourcePart)

@@ -17,14 +17,16 @@ from torch import nn
 from .. import __version__, plugins
 from ..errors import CouldNotRunError, RequestError
 from ..files import write_folder, write_text
-from .checkpoint import HISTORY, MODEL, RECIPE, WITNESS, build, save
+from .build import build, rule_of
+from .checkpoint import HISTORY, MODEL, RECIPE, WITNESS, save
 from .dataset import DataSet, Examples
 from .evaluate import Score, score
 from .examples import Batches, hold_out
 from .fit import Fitted, fit
 from .progress import Progress
 from .protocol import LearningRule
-from .recipe import Recipe, recipe_hash, to_toml
+from .recipe import Recipe
+from .recipe_file import recipe_hash, to_toml
 from .witness import witness
 
 Facts = dict[str, Any]
@@ -42,7 +44,7 @@ def train_run(recipe: Recipe, data_folder: Path | None, out: Path) -> Facts:
     device = _device(recipe.train.device)
     _may_become_a_run(out)
     data: DataSet = plugins.load("data", recipe.data.name)
-    rule = _rule(recipe)
+    rule = rule_of(recipe)
     images, labels = data.load(data_folder, "train", recipe.train.steps)
     limit = recipe.train.limit or len(images)
     kept, held = hold_out(
@@ -72,17 +74,6 @@ def train_run(recipe: Recipe, data_folder: Path | None, out: Path) -> Facts:
 
     write_folder(out, write, mark=RECIPE)
     return facts
-
-
-def _rule(recipe: Recipe) -> LearningRule:
-    rule: LearningRule = plugins.load("rules", recipe.train.rule)
-    if "mean_output" not in rule.losses:
-        raise RequestError(
-            "E_RECIPE",
-            f"rule '{recipe.train.rule}' trains with {', '.join(rule.losses)}; recipes use "
-            "mean_output",
-        )
-    return rule
 
 
 def _device(name: str) -> torch.device:
@@ -126,7 +117,7 @@ def _fit(
     )
     order = torch.Generator().manual_seed(recipe.train.seed)
     batches = Batches(images, labels, data.scale, recipe.train.batch, recipe.data.flip, order)
-    return fit(recipe.train, rule, model, batches, (held_images, held_labels), Progress())
+    return fit(recipe, rule, model, batches, (held_images, held_labels), Progress())
 
 
 def _score(model: nn.Module, examples: Examples, recipe: Recipe, data: DataSet) -> Score:

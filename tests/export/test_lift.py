@@ -20,11 +20,11 @@ from snnpipe.network.layers import Conv, Dense, Network  # noqa: E402
 from snnpipe.network.neurons import Sum  # noqa: E402
 from snnpipe.network.simulate import simulate  # noqa: E402
 from snnpipe.network.trace import Witness, pack  # noqa: E402
-from snnpipe.train.checkpoint import build  # noqa: E402
+from snnpipe.train.build import build  # noqa: E402
 from snnpipe.train.evaluate import outputs  # noqa: E402
 from snnpipe.train.frames import in_time, scaled, through  # noqa: E402
 from snnpipe.train.modules import IF, LIF, SumPool2d, neurons  # noqa: E402
-from snnpipe.train.recipe import parse_recipe  # noqa: E402
+from snnpipe.train.recipe_file import parse_recipe  # noqa: E402
 from snnpipe.train.rules.bptt import Unrolled  # noqa: E402
 from snnpipe.verify.replay import replay  # noqa: E402
 from torch import nn  # noqa: E402

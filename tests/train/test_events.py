@@ -15,7 +15,7 @@ from snnpipe.train.checkpoint import load_run
 from snnpipe.train.evaluate import outputs, score
 from snnpipe.train.examples import Batches, hold_out
 from snnpipe.train.frames import scaled
-from snnpipe.train.recipe import parse_recipe
+from snnpipe.train.recipe_file import parse_recipe
 from snnpipe.train.run import train_run
 from torch import nn
 
@@ -30,8 +30,9 @@ name = "recurrent"
 channels = [3]
 strides = [4]
 hidden = [11]
+[rule]
+name = "bptt"
 [train]
-rule = "bptt"
 steps = 5
 epochs = 2
 batch = 8
@@ -76,7 +77,8 @@ def test_batches_of_recordings(flip: bool) -> None:
         torch.from_numpy(stored), torch.arange(6), 1.0, batch=3, flip=flip, generator=order
     )
     mirrored = {}
-    for frames, labels in batches.epoch():
+    for batch in batches.epoch():
+        frames, labels = batch.frames, batch.labels
         assert frames.shape == (4, 3, 2, 3, 5)
         for column, label in enumerate(labels.tolist()):
             found = frames[:, column].numpy()
@@ -121,7 +123,7 @@ def test_a_run_on_recordings(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_rate_rule_is_refused_before_a_run_is_left(folder: Path, tmp_path: Path) -> None:
-    recipe = parse_recipe(RECIPE, "test", ["train.rule=rate"])
+    recipe = parse_recipe(RECIPE, "test", ["rule.name=rate"])
     with pytest.raises(RequestError) as caught:
         train_run(recipe, folder, tmp_path / "run")
     assert caught.value.code == "E_RULE"

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from snnpipe import plugins
 from snnpipe.errors import RequestError
-from snnpipe.train.checkpoint import build
+from snnpipe.train.build import build, rule_of
 from snnpipe.train.evaluate import Score, score
 from snnpipe.train.examples import Batches, hold_out
 from snnpipe.train.fit import fit
 from snnpipe.train.optimise import course, optimiser, share_of_rate
 from snnpipe.train.progress import Progress
-from snnpipe.train.recipe import TrainPart, parse_recipe
+from snnpipe.train.recipe import TrainPart
+from snnpipe.train.recipe_file import parse_recipe
 from snnpipe.train.rules.rate import Rate
 from torch import nn
 
@@ -30,13 +32,14 @@ validation = 0.2
 channels = [12, 24]
 strides = [1, 2]
 hidden = [40]
+[loss]
+label_smoothing = 0.02
 [train]
 epochs = 5
-label_smoothing = 0.02
 """
 
 
-def _fit(text, rule, progress=None):
+def _fit(text, rule=None, progress=None):
     recipe = parse_recipe(text, "test")
     data = plugins.load("data", recipe.data.name)
     kept, held = hold_out(data.load(None, "train", 4), recipe.data.validation, recipe.train.seed)
@@ -47,13 +50,15 @@ def _fit(text, rule, progress=None):
         images, labels, data.scale, recipe.train.batch, recipe.data.flip,
         torch.Generator().manual_seed(recipe.train.seed),
     )  # fmt: skip
-    fitted = fit(recipe.train, rule, model, batches, tuple(validation), progress or Progress())
+    fitted = fit(
+        recipe, rule or rule_of(recipe), model, batches, tuple(validation), progress or Progress()
+    )
     return model, fitted, data, recipe
 
 
 @pytest.mark.parametrize("rule", ["rate", "bptt"])
 def test_it_learns_digits(rule):
-    model, fitted, data, recipe = _fit(DIGITS, plugins.load("rules", rule))
+    model, fitted, data, recipe = _fit(f'{DIGITS}[rule]\nname = "{rule}"\n')
     test = [torch.from_numpy(part) for part in data.load(None, "test", 4)]
     assert score(model, *test, data.scale, recipe.train.steps).accuracy > 0.95
     assert [epoch.epoch for epoch in fitted.epochs] == [1, 2, 3, 4, 5]
@@ -69,11 +74,13 @@ def test_it_learns_digits(rule):
 
 
 def test_a_loss_that_is_not_finite_stops_it():
-    def broken(model, frames, steps):
-        return Rate()(model, frames, steps) * float("nan")
+    class Broken(Rate):
+        def __call__(self, *args):
+            for part in super().__call__(*args):
+                yield replace(part, outputs=part.outputs * float("nan"))
 
     with pytest.raises(RequestError, match="loss became nan in epoch 1") as caught:
-        _fit(DIGITS, broken)
+        _fit(DIGITS, Broken())
     assert caught.value.code == "E_DIVERGED"
 
 
@@ -102,7 +109,8 @@ def test_batches_hold_every_image_at_most_once():
     orders = []
     for _ in range(2):
         seen = []
-        for frames, labels in batches.epoch():
+        for batch in batches.epoch():
+            frames, labels = batch.frames, batch.labels
             assert frames.shape == (8, 1, 2, 3)
             assert frames.dtype == torch.float32
             assert torch.equal(frames[:, 0, 0, 1] * 4, labels.float())
@@ -110,15 +118,15 @@ def test_batches_hold_every_image_at_most_once():
         assert len(set(seen)) == 48
         orders.append(seen)
     assert orders[0] != orders[1]
-    assert [len(labels) for _, labels in _batches(5, 8).epoch()] == [5]
+    assert [len(batch.labels) for batch in _batches(5, 8).epoch()] == [5]
 
 
 def test_flip_mirrors_about_half():
     mirrored = torch.cat(
-        [frames[:, 0, 0, 2] == 50 for frames, _ in _batches(200, 50, True).epoch()]
+        [batch.frames[:, 0, 0, 2] == 50 for batch in _batches(200, 50, True).epoch()]
     )
     assert 70 < int(mirrored.sum()) < 130
-    assert not torch.cat([f[:, 0, 0, 2] == 50 for f, _ in _batches(200, 50).epoch()]).any()
+    assert not torch.cat([b.frames[:, 0, 0, 2] == 50 for b in _batches(200, 50).epoch()]).any()
 
 
 def test_the_course_of_the_learning_rate():

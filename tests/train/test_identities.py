@@ -11,7 +11,7 @@ from snnpipe.train import eager
 from snnpipe.train.modules import LIF
 from snnpipe.train.rules.bptt import BPTT
 from snnpipe.train.rules.rate import Rate
-from training_networks import RESETS, convnet, difference, frames, learn
+from training_networks import RESETS, convnet, difference, frames, learn, mean_output
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EXACT = 1e-12
@@ -26,7 +26,10 @@ RESET = pytest.mark.parametrize(("reset", "detach"), RESETS)
 def test_both_rules_have_the_same_output(norm, reset, detach, steps, moving):
     model = convnet(3, norm, decay=0.6, threshold=0.8, reset=reset, detach_reset=detach)
     x = frames(steps if moving else None)
-    left, right = BPTT()(model, x, steps), Rate()(copy.deepcopy(model), x, steps)
+    left, right = (
+        mean_output(BPTT(), model, x, steps),
+        mean_output(Rate(), copy.deepcopy(model), x, steps),
+    )
     assert left.std() > 1e-3
     torch.testing.assert_close(right, left, rtol=EXACT, atol=EXACT)
 
@@ -109,7 +112,7 @@ def test_a_convolution_of_the_stream_learns_as_one_on_the_mean(stride, groups):
     x = torch.rand(5, 3, 4, 7, 6, dtype=torch.float64, requires_grad=True)
     weight = torch.rand_like(conv(x[0]))
     found = []
-    for output in (Rate()(conv, x, 5), conv(x.mean(0))):
+    for output in (mean_output(Rate(), conv, x, 5), conv(x.mean(0))):
         grads = torch.autograd.grad((output * weight).sum(), [x, *conv.parameters()])
         found.append((output.detach(), *grads))
     for left, right in zip(*found, strict=True):
@@ -124,7 +127,8 @@ def test_eligibility_is_the_slope_of_the_rate(reset, detach, compare):
     offset = torch.zeros(4, 5, 3, dtype=torch.float64, requires_grad=True)
     spikes = eager.unrolled(current + offset, neuron)
     (slope,) = torch.autograd.grad(spikes.mean(0).sum(), offset)
-    _, rate, kappa = eager.stream(current, neuron)
+    _, (rate,), (slopes,) = eager.stream(current, neuron)
+    kappa = slopes.rate_of_offset
     torch.testing.assert_close(kappa, slope, rtol=EXACT, atol=EXACT)
     assert torch.equal(rate, spikes.detach().sum(0) / 6)
     assert kappa.std() > 1e-2
@@ -162,7 +166,7 @@ def test_running_statistics_move_once_by_the_joint_statistics(rule):
     norm = model[1]
     x = frames(4)
     currents = model[0](x.flatten(0, 1))
-    rule(model, x, 4)
+    mean_output(rule, model, x, 4)
     assert int(norm.num_batches_tracked) == 1
     mean, variance = currents.mean((0, 2, 3)), currents.var((0, 2, 3))
     torch.testing.assert_close(norm.running_mean, 0.1 * mean, rtol=EXACT, atol=EXACT)
@@ -193,7 +197,7 @@ def _saved_bytes(rule, model, x, steps) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = rule(model, x, steps)
+        output = mean_output(rule, model, x, steps)
     assert output.requires_grad
     return sum(s.nbytes() for pointer, s in kept.items() if pointer not in own)
 

@@ -13,6 +13,7 @@ from snnpipe.train.modules import IF, LIF, SumPool2d, neurons
 from snnpipe.train.rules.bptt import BPTT
 from snnpipe.train.rules.rate import Rate
 from torch import nn
+from training_networks import mean_output
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RULES = pytest.mark.parametrize("rule", [BPTT(), Rate()], ids=lambda rule: rule.name)
@@ -85,7 +86,7 @@ def test_functions_mean_what_they_mean_at_every_step(rule, name, static):
     steps = len(x)
     shown = x[:1].expand_as(x) if static else x
     expected = _by_hand(model.function, shown, model.conv)
-    found = rule(model, x[0] if static else x, steps)
+    found = mean_output(rule, model, x[0] if static else x, steps)
     assert expected.std() > 1e-3
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
@@ -98,10 +99,10 @@ def test_gradients_of_functions_are_right_at_one_step(rule):
         model = Module(lambda s, c, f=function: f(s, c))
         x = _images(1)
         found = torch.autograd.grad(
-            (rule(model, x, 1).flatten(1).sum(1) @ weight.T[:, 0]), model.conv.weight
+            (mean_output(rule, model, x, 1).flatten(1).sum(1) @ weight.T[:, 0]), model.conv.weight
         )[0]
         current = model.conv(x[0])
-        spike = BPTT()(LIF(0.5, 0.2), current.flatten(1), 1).view_as(current)
+        spike = mean_output(BPTT(), LIF(0.5, 0.2), current.flatten(1), 1).view_as(current)
         plain = function(spike, current).flatten(1).sum(1) @ weight.T[:, 0]
         expected = torch.autograd.grad(plain, model.conv.weight)[0]
         assert expected.abs().sum() > 1e-3
@@ -135,19 +136,19 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_not_understood_is_refused_by_name(rule, name):
     with pytest.raises(RequestError, match=name) as caught:
-        rule(Module(REFUSED[name]), _images(), 3)
+        mean_output(rule, Module(REFUSED[name]), _images(), 3)
     assert caught.value.code == "E_MODEL"
 
 
 def test_an_unknown_method_is_no_attribute():
     with pytest.raises(AttributeError, match="'exp' is not known"):
-        BPTT()(Module(lambda s, c: s.exp()), _images(), 3)
+        mean_output(BPTT(), Module(lambda s, c: s.exp()), _images(), 3)
 
 
 @RULES
 def test_a_module_that_leaves_the_flow_is_refused(rule):
     with pytest.raises(RequestError, match="returned a Tensor"):
-        rule(Module(lambda s, c: torch.zeros(3)), _images(), 3)
+        mean_output(rule, Module(lambda s, c: torch.zeros(3)), _images(), 3)
     with pytest.raises(RequestError, match="through a learning rule"):
         LIF()(torch.ones(2, 3))
 
@@ -155,15 +156,15 @@ def test_a_module_that_leaves_the_flow_is_refused(rule):
 @pytest.mark.parametrize("shape", [(5,), (2, 5, 3), (5, 2, 3, 6, 6)])
 def test_frames_must_have_time_or_not(shape):
     with pytest.raises(RequestError, match="expected \\(B, F\\)"):
-        BPTT()(nn.Identity(), torch.zeros(shape), 3)
+        mean_output(BPTT(), nn.Identity(), torch.zeros(shape), 3)
     with pytest.raises(RequestError, match="number of steps is 0"):
-        BPTT()(nn.Identity(), torch.zeros(2, 3), 0)
+        mean_output(BPTT(), nn.Identity(), torch.zeros(2, 3), 0)
 
 
 @RULES
 def test_dropout_is_one_mask_for_all_steps(rule):
     torch.manual_seed(0)
-    found = rule(nn.Dropout(0.5), torch.ones(4, 20, 30), 4)
+    found = mean_output(rule, nn.Dropout(0.5), torch.ones(4, 20, 30), 4)
     assert set(found.flatten().tolist()) == {0.0, 2.0}
 
 
@@ -173,13 +174,13 @@ def test_a_module_may_be_used_twice(rule):
     torch.manual_seed(4)
     shared, lif = nn.Linear(6, 6).double(), LIF(0.0, 0.3)
     x = torch.rand(7, 6, dtype=torch.float64)
-    found = rule(nn.Sequential(shared, lif, shared, lif, shared), x, 2)
+    found = mean_output(rule, nn.Sequential(shared, lif, shared, lif, shared), x, 2)
     found.sum().backward()
     twin = nn.Linear(6, 6).double()
     twin.load_state_dict(shared.state_dict())
 
     def fire(c):
-        return BPTT()(LIF(0.0, 0.3), c, 1)
+        return mean_output(BPTT(), LIF(0.0, 0.3), c, 1)
 
     expected = twin(fire(twin(fire(twin(x)))))
     expected.sum().backward()
@@ -192,11 +193,11 @@ def test_a_module_may_be_used_twice(rule):
 def test_a_failed_pass_leaves_no_trace():
     model = Module(REFUSED["exp"])
     with pytest.raises(RequestError):
-        Rate()(model, _images(), 3)
+        mean_output(Rate(), model, _images(), 3)
     assert torch.is_grad_enabled()
     model.function = FUNCTIONS["add"]
     expected = _by_hand(model.function, _images(), model.conv)
-    torch.testing.assert_close(Rate()(model, _images(), 3), expected)
+    torch.testing.assert_close(mean_output(Rate(), model, _images(), 3), expected)
 
 
 @pytest.mark.parametrize("kind", ["lif", "if"])
@@ -242,7 +243,7 @@ def test_a_network_without_neurons_has_outputs_at_every_step():
 @RULES
 def test_normalisation_of_one_value_is_refused(rule):
     with pytest.raises(RequestError, match="larger batch"):
-        rule(nn.BatchNorm1d(3), torch.ones(1, 3), 4)
+        mean_output(rule, nn.BatchNorm1d(3), torch.ones(1, 3), 4)
 
 
 @RULES
@@ -254,7 +255,7 @@ def test_forms_of_normalisation(rule, options):
     twin = nn.BatchNorm1d(3, **options).double()
     x = torch.rand(4, 6, 3, dtype=torch.float64)
     for _ in range(2):
-        found = rule(norm, x, 4)
+        found = mean_output(rule, norm, x, 4)
         expected = twin(x.flatten(0, 1)).view_as(x).mean(0)
         torch.testing.assert_close(found, expected)
     for left, right in zip(norm.buffers(), twin.buffers(), strict=True):

@@ -12,7 +12,7 @@ from snnpipe.train.modules import IF, LIF, Recurrent, neurons
 from snnpipe.train.rules.bptt import BPTT
 from snnpipe.train.rules.rate import Rate
 from torch import nn
-from training_networks import RESETS
+from training_networks import RESETS, mean_output
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS, BATCH, SIZE = 6, 5, 7
@@ -79,7 +79,7 @@ def test_the_gradient_is_the_one_written_out(reset, detach):
     x = currents().double().requires_grad_()
     weights, bias = module.weights.weight, module.weights.bias
     toward = torch.randn(BATCH, SIZE, dtype=torch.float64)
-    (BPTT()(module, x, STEPS) * toward).sum().backward()
+    (mean_output(BPTT(), module, x, STEPS) * toward).sum().backward()
 
     v = s = torch.zeros(BATCH, SIZE, dtype=torch.float64)
     membranes, spikes = [], []
@@ -111,7 +111,7 @@ def test_the_gradient_is_the_one_written_out(reset, detach):
 
 def test_the_first_step_hears_nothing_but_the_bias():
     module = layer(LIF(0.5, 0.75)).double()
-    BPTT()(module, currents(1).double(), 1).sum().backward()
+    mean_output(BPTT(), module, currents(1).double(), 1).sum().backward()
     assert not module.weights.weight.grad.any()
     assert module.weights.bias.grad.all()
 
@@ -119,7 +119,7 @@ def test_the_first_step_hears_nothing_but_the_bias():
 def test_the_rate_rule_refuses_it_by_name():
     model = nn.Sequential(nn.Linear(4, SIZE), layer(LIF()))
     with pytest.raises(RequestError, match="'rate' cannot train a recurrent layer") as caught:
-        Rate()(model, torch.rand(BATCH, 4), STEPS)
+        mean_output(Rate(), model, torch.rand(BATCH, 4), STEPS)
     assert caught.value.code == "E_RULE"
     assert torch.is_grad_enabled()
 
@@ -129,7 +129,7 @@ def test_shapes_are_held_to():
         Recurrent(LIF(), nn.Linear(4, 3))
     for shape in ((BATCH, SIZE + 1), (BATCH, 1), (BATCH, SIZE, 1, 1)):
         with pytest.raises(RequestError, match=f"expected \\(B, {SIZE}\\)"):
-            BPTT()(layer(LIF()), torch.rand(shape), STEPS)
+            mean_output(BPTT(), layer(LIF()), torch.rand(shape), STEPS)
     with pytest.raises(RequestError, match="Recurrent received a Tensor"):
         layer(LIF())(torch.rand(BATCH, SIZE))
 

@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from snnpipe import plugins
 from snnpipe.errors import CouldNotRunError, RequestError
 from snnpipe.network.trace import Witness, unpack
-from snnpipe.train.checkpoint import build, load_run
+from snnpipe.train.build import build
+from snnpipe.train.checkpoint import load_run
 from snnpipe.train.evaluate import score
 from snnpipe.train.fit import fit
 from snnpipe.train.modules import IF, LIF, neurons
-from snnpipe.train.recipe import parse_recipe, read_recipe, to_toml
+from snnpipe.train.recipe_file import parse_recipe, read_recipe, to_toml
 from snnpipe.train.run import train_run
 from snnpipe.train.witness import witness
 from torch import nn

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from .. import eager, neuron, normalise
 from ..frames import folded, in_time, joined, through
 from ..operations import FixedMap, LinearMap, Norm
-from ..protocol import Loss
+from ..protocol import Part, Watch
+from ..recipe import LossForm, NormForm
 from ..spiking import Population
-
-Watch = Callable[[Population, Tensor], None]
-"""Called with a neuron module and its spikes (T, B, ...)."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +23,9 @@ class Unrolled:
 
     steps: int
     watch: Watch | None = None
+    norm: NormForm = "joint"
+    cut: bool = False
+    """No gradient from a step to the one before."""
 
     def example(self, value: Tensor) -> Tensor:
         """One step, (B, ...)."""
@@ -34,13 +36,17 @@ class Unrolled:
         return folded(operation, value)
 
     def normalise(self, value: Tensor, norm: Norm) -> Tensor:
-        """Batch normalisation, statistics joint over time and batch."""
+        """Batch normalisation, statistics joint over time and batch, or of each step."""
         copies = self.steps // value.shape[0]
+        if self.norm == "per_step":
+            return torch.stack([normalise.of_step(x, norm, self.steps, copies) for x in value])
         return folded(lambda x: normalise.unrolled(x, norm, copies), value)
 
     def fire(self, value: Tensor, module: Population) -> Tensor:
         """Currents to spikes."""
-        spikes = neuron.unrolled(value.expand(self.steps, *value.shape[1:]), module.spiking)
+        spikes = neuron.unrolled(
+            value.expand(self.steps, *value.shape[1:]), module.spiking, self.cut
+        )
         return self._seen(module, spikes)
 
     def recur(self, value: Tensor, module: Population, weights: LinearMap) -> Tensor:
@@ -74,15 +80,28 @@ class Unrolled:
         return folded(function, value)
 
 
+@dataclass(frozen=True)
 class BPTT:
     """Backpropagation through time with surrogate derivatives."""
 
     name: ClassVar[str] = "bptt"
-    losses: ClassVar[tuple[Loss, ...]] = ("mean_output",)
+    trains: ClassVar[Mapping[NormForm, tuple[LossForm, ...]]] = {
+        "joint": ("mean_output", "per_step"),
+        "per_step": ("mean_output", "per_step"),
+    }
+    why: ClassVar[str] = ""
+    online: ClassVar[bool] = False
 
-    def __call__(self, model: nn.Module, frames: Tensor, steps: int) -> Tensor:
-        """Mean output over time (B, K), with a graph through every step."""
-        return through(model, in_time(frames, steps), Unrolled(steps)).mean(0)
+    def __call__(
+        self,
+        model: nn.Module,
+        frames: Tensor,
+        steps: int,
+        norm: NormForm = "joint",
+        watch: Watch | None = None,
+    ) -> Iterator[Part]:
+        """One part: the outputs of all steps, with a graph through every step."""
+        yield Part(through(model, in_time(frames, steps), Unrolled(steps, watch, norm)))
 
 
-PLUGIN = BPTT()
+PLUGIN = BPTT

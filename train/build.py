@@ -1,0 +1,54 @@
+"""What a recipe names, made: its network and its learning rule."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from torch import nn
+
+from .. import plugins
+from ..errors import RequestError
+from .dataset import DataSet
+from .protocol import Architecture, LearningRule
+from .recipe import Recipe, RulePart
+
+
+def build(recipe: Recipe) -> nn.Module:
+    """The recipe's architecture, freshly drawn, sized for the recipe's data set."""
+    data: DataSet = plugins.load("data", recipe.data.name)
+    architecture: Architecture = plugins.load("models", recipe.model.name)
+    return architecture.build(recipe, data.shape, data.classes)
+
+
+def rule_of(recipe: Recipe) -> LearningRule:
+    """The recipe's rule with its settings.
+
+    Raises RequestError (E_RECIPE) where a setting is not the rule's, or the recipe's loss and
+    normalisation are not for it; (E_PLUGIN) where there is no such rule.
+    """
+    part = recipe.rule
+    kind = plugins.load("rules", part.name)
+    own = {field.name for field in fields(kind)}
+    for field in fields(RulePart):
+        if field.name != "name" and field.name not in own:
+            found = getattr(part, field.name)
+            if found != field.default:
+                raise RequestError(
+                    "E_RECIPE",
+                    f"rule.{field.name} is {found}, but rule '{part.name}' has no such setting; "
+                    f"its own: {', '.join(sorted(own)) or 'none'}",
+                )
+    rule: LearningRule = kind(**{name: getattr(part, name) for name in own})
+    loss, norm = recipe.loss.form, recipe.train.norm
+    if loss not in rule.trains.get(norm, ()):
+        fit = " or ".join(
+            f"loss.form = {form} with train.norm = {under}"
+            for under, forms in rule.trains.items()
+            for form in forms
+        )
+        raise RequestError(
+            "E_RECIPE",
+            f"rule '{part.name}' cannot train with loss.form = {loss} and train.norm = {norm}: "
+            f"{rule.why}; expected {fit}",
+        )
+    return rule

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -54,13 +52,19 @@ def cli() -> None:
 
 
 @cli.command(short_help="Train a network from a recipe into a new run folder.")
-@click.argument("recipe", metavar="RECIPE.toml", type=click.Path(path_type=Path))
+@click.argument("recipe", required=False, metavar="[RECIPE.toml]", type=click.Path(path_type=Path))
 @click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
     help="Change one value of the recipe, e.g. train.lr=0.01; may be repeated.",
+)
+@click.option(
+    "--max-synops",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    help="Train to a budget of N synaptic operations per inference (loss.max_synops).",
 )
 @DATA
 @click.option(
@@ -69,48 +73,39 @@ def cli() -> None:
     type=click.Path(path_type=Path),
     help="Folder of the new run. Default: runs/ and the recipe's name.",
 )
+@click.option(
+    "--resume",
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    help="Go on with a training that was interrupted; it brings its own recipe.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(2, 1000),
+    metavar="N",
+    help="Train N times, from train.seed on, and say mean, deviation and the 95 % interval.",
+)
+@click.option(
+    "--rules",
+    metavar="NAMES",
+    help="With --seeds: rules to compare, separated by commas, in pairs of equal seed.",
+)
+@click.option(
+    "--preflight",
+    is_flag=True,
+    help="Train 50 updates only, leave no run, and say how near the rule's gradient is to that of "
+    "backpropagation through time, and whether the gradient keeps its size over depth.",
+)
 @command
-def train(
-    recipe: Path,
-    overrides: tuple[str, ...],
-    data_folder: Path | None,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    """Train a network from a recipe into a new run folder."""
-    from .train.recipe_file import read_recipe
+def train(**asked: Any) -> None:
+    """Train a network from a recipe into a new run folder.
 
-    settings = read_recipe(recipe, overrides)
-    # Threads that spin while they wait cost a shared machine several times the work itself.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from .train.run import train_run
+    Ctrl-C keeps what is trained so far: --resume goes on with it, bit for bit on the CPU. Several
+    processes, on one machine or many, train together under a launcher: torchrun -m snnpipe train.
+    """
+    from . import training
 
-    folder = out or runs.new_run(recipe.stem)
-    if (folder / "recipe.toml").exists():
-        raise RequestError("E_RUN", f"{folder} holds a run already; name another with --out")
-    try:
-        summary = train_run(settings, data_folder, folder)
-    finally:
-        if out is None and not any(folder.iterdir()):
-            folder.rmdir()  # it was only reserved
-    say(f"{folder}: {_trained(summary, settings.train.steps)}")
-    say(f"next: snnpipe export {quote(str(folder))} --target {','.join(TARGETS)}")
-    if as_json:
-        answer({"run": str(folder), **summary})
-
-
-def _trained(summary: Mapping[str, Any], steps: int) -> str:
-    last, best = summary["test"]["last"], summary["test"]["best"]
-    text = (
-        f"test accuracy {100 * last['correct'] / last['n']:.2f} % at T = {steps} (last epoch, "
-        f"n = {last['n']:,})"
-    )
-    if not summary["images"]["validation"]:
-        return text
-    return (
-        f"{text}; {100 * best['correct'] / best['n']:.2f} % for epoch {summary['best_epoch']}, the "
-        "best by validation"
-    )
+    training.train(training.Asked(**asked))
 
 
 @cli.command(

@@ -33,15 +33,18 @@ from .verify.statistics import Accuracy
 
 LIBRARIES = ("numpy", "torch", "onnx", "onnxruntime", "nir", "h5py")
 INTEGER_TARGET = "lava"
+TRAINING = ("precision", "teacher", "synops")
+"""What a history says of its training beside accuracies, for the report."""
 
 
 def lift_run(where: Place, grid: bool = True) -> None:
     """Write a run's ``folded.nir`` and its ``network.nir``, snapped to the grid or as folded."""
     from .export.lift import Setting, lift
     from .train.checkpoint import load_run
+    from .train.coding import seen
 
     model, recipe = load_run(where.folder)
-    data = plugins.load("data", recipe.data.name)
+    data = seen(recipe)
     setting = Setting(
         data.shape,
         recipe.train.steps,
@@ -185,19 +188,22 @@ def _opened(
         return Opened(error, quantised, note)
 
 
-def _trained(where: Place) -> Accuracy | None:
+def _trained(where: Place) -> tuple[Accuracy | None, dict[str, Any]]:
+    """The accuracy that training measured, and its own facts: precision, teacher, operations."""
     if not where.history.is_file():
-        return None
+        return None, {}
     try:
-        last = json.loads(where.history.read_text(encoding="utf-8"))["test"]["last"]
+        history = json.loads(where.history.read_text(encoding="utf-8"))
+        last = history["test"]["last"]
         found = Accuracy(int(last["correct"]), int(last["n"]))
+        own = {name: history[name] for name in TRAINING if name in history}
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise RequestError("E_RUN", f"{where.history}: not a readable history") from error
     if not 0 <= found.correct <= found.n:
         raise RequestError(
             "E_RUN", f"{where.history}: {found.correct} correct of {found.n} is impossible"
         )
-    return found
+    return found, own
 
 
 def _untraced(where: Place) -> str:
@@ -264,6 +270,7 @@ def verify_run(
         for name, found in opened.items()
         if isinstance(found.session, SnnpipeError) and found.session.code in leave_out
     }
+    trained, training = _trained(where) if in_run else (None, {})
     request = Request(
         network,
         labelled.x,
@@ -272,7 +279,7 @@ def verify_run(
         folded,
         integer,
         witness,
-        _trained(where) if in_run else None,
+        trained,
         _untraced(where) if in_run else "",
     )
     findings = walk_chain(request, progress)
@@ -280,6 +287,7 @@ def verify_run(
         "data": labelled.source,
         "read with": read_with.strip() or "the file's own contract",
         "left_out": [f"{name}: {error.message}" for name, error in left_out.items()],
+        **training,
         "versions": _versions(),
     }
     return report(findings, where.name, facts)

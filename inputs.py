@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import overview, plugins
+from . import overview
 from .console import say
 from .errors import RequestError
 from .network.contract import Compare, InputCoding, Reset
@@ -153,12 +153,13 @@ def test_set(
         x, source = read_array(inputs_file), str(inputs_file)
         labels = None if labels_file is None else read_array(labels_file)
     elif where.is_run and where.recipe.is_file():
+        from .train.coding import seen
+        from .train.dataset import read
         from .train.recipe_file import read_recipe
 
         recipe = read_recipe(where.recipe, ())
-        x, labels = plugins.load("data", recipe.data.name).load(
-            data_folder, "test", recipe.train.steps
-        )
+        stored, labels = seen(recipe).load(data_folder, "test", recipe.train.steps)
+        x, labels = read(stored[:samples]), labels[:samples]
         source = f"test set of {recipe.data.name}"
     else:
         x, source = random.draw(network)

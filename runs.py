@@ -93,11 +93,23 @@ def newest_run() -> Path:
     return recipes[-1].parent
 
 
+def unfinished(run: Path) -> bool:
+    """Whether a training in this folder began and has not come to its end."""
+    left = ("history.json", "model.safetensors", "network.nir")
+    begun = (run / "recipe.toml").is_file() and not any((run / name).is_file() for name in left)
+    return begun or (run / "state.safetensors").is_file()
+
+
 def place(argument: Path | None) -> Place:
     """A command's RUN|FILE argument, None for the newest run; RequestError (E_RUN, E_FILE)."""
     path = newest_run() if argument is None else argument
     if (path / MANIFEST).is_file() and (path / "network.nir").is_file():
         path = path / "network.nir"  # an artefact: what lies in it must stay as it was written
+    if unfinished(path):
+        raise RequestError(
+            "E_UNFINISHED",
+            f"{path}: its training has not finished; go on with: snnpipe train --resume {path}",
+        )
     if path.is_dir():
         if not (path / "recipe.toml").is_file() and not (path / "network.nir").is_file():
             raise RequestError(

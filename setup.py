@@ -35,7 +35,7 @@ setup(
             ["train/kernels/neuron.cpp"],
             cxx_std=17,
             extra_compile_args=FLAGS,
-            depends=["train/kernels/vector.hpp"],
+            depends=[str(path) for path in Path("train/kernels").glob("*.hpp")],
         ),
     ],
 )

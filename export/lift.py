@@ -8,7 +8,7 @@ Folding is done in float64 and rounded to float32 once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
@@ -21,18 +21,37 @@ from ..errors import RequestError
 from ..network import layers as net
 from ..network.contract import Contract, InputCoding
 from ..network.layers import Layer, Network, Shape, Synapse
-from ..network.neurons import IF, LIF, Neuron, Sum
+from ..network.neurons import IF, LIF, CubaLIF, Neuron, Sum
 from ..network.shapes import shape_after
 from ..train import modules, operations
 from ..train.carried import Carried
-from ..train.spiking import Population, Spiking
+from ..train.spiking import Population, Spiking, number
+from .fold import Wide, averages_as_sums, fold, obstacle
 
 INPUT, READOUT = "input", "readout"
-Wide = NDArray[np.float64]
 
 
 def _refuse(name: str, why: str) -> NoReturn:
     raise RequestError("E_LIFT", f"'{name}' has no place in a Network: {why}")
+
+
+@dataclass(frozen=True, eq=False)
+class Drive:
+    """``gain`` times a current plus ``shift``, both (C,), as the module ``name`` asked for it."""
+
+    gain: Wide
+    shift: Wide
+    name: str
+
+    def then(self, gain: Wide, shift: Wide) -> Drive:
+        """Another factor and offset behind it."""
+        return replace(self, gain=self.gain * gain, shift=self.shift * gain + shift)
+
+    def on(self, neuron: LIF, shape: Shape) -> LIF:
+        """Neurons of ``shape`` that apply it to their current."""
+        view = (-1, *[1] * (len(shape) - 1))
+        gain, leak = (_single(part.reshape(view)) for part in (self.gain, self.shift))
+        return replace(neuron, gain=gain, leak=leak)
 
 
 @dataclass(frozen=True)
@@ -44,11 +63,20 @@ class Pending:
 
     synapses: tuple[Synapse, ...]
     shape: Shape
+    drive: Drive | None = None
 
     @property
     def emitted(self) -> bool:
         """Whether it is just what one source emits."""
         return len(self.synapses) == 1 and not self.synapses[0].operations
+
+    def scaled(self, gain: Wide, shift: Wide, name: str) -> Pending:
+        """``gain`` times it plus ``shift``, both (C,): in its weights, or still to be done."""
+        if self.drive is not None:
+            return replace(self, drive=self.drive.then(gain, shift))
+        if len(self.synapses) > 1 or obstacle(self.synapses):
+            return replace(self, drive=Drive(gain, shift, name))
+        return replace(self, synapses=fold(self.synapses, gain, shift))
 
     @property
     def weighted(self) -> bool:
@@ -64,9 +92,14 @@ def _wide(tensor: Tensor) -> Any:
     return tensor.detach().cpu().double().numpy()
 
 
-def _neuron(spiking: Spiking) -> Neuron:
-    threshold = _single(spiking.threshold)
-    return IF(threshold) if spiking.decay == 1.0 else LIF(_single(spiking.decay), threshold)
+def _neuron(spiking: Spiking, shape: Shape) -> Neuron:
+    """Nothing is rounded here: learned decays stand on a grid, thresholds in float32."""
+    threshold = _single(spiking.thresholds(torch.empty((1, *shape))))
+    if spiking.synaptic_decay is not None:
+        decays = _single(number(spiking.synaptic_decay)), _single(number(spiking.decay))
+        return CubaLIF(*decays, threshold)
+    decay = number(spiking.decay)
+    return IF(threshold) if decay == 1.0 else LIF(_single(decay), threshold)
 
 
 def _single(array: Any) -> NDArray[np.float32]:
@@ -80,6 +113,8 @@ class Recorder:
         self.layers: list[Layer] = []
         self._taken: set[str] = {INPUT}
         self._sums: dict[Pending, Pending] = {}
+        self._plain: dict[Pending, Pending] = {}
+        self._drives: dict[str, Drive] = {}
         self._owners = {
             id(parameter): name.rpartition(".")[0] or "weights"
             for name, parameter in model.named_parameters(remove_duplicate=False)
@@ -95,12 +130,28 @@ class Recorder:
         self._taken.add(name)
         return name
 
+    def _folded(self, value: Pending) -> Pending:
+        """A value with nothing left to do to it; refused where no weights could do it."""
+        if (drive := value.drive) is None:
+            return value
+        if found := obstacle(value.synapses):
+            _refuse(
+                drive.name,
+                f"it follows {found}, which has no weights to fold it into, nor do neurons of the "
+                "kind LIF follow it",
+            )
+        if value not in self._plain:  # once, so that all users share it
+            synapses = fold(value.synapses, drive.gain, drive.shift)
+            self._plain[value] = Pending(synapses, value.shape)
+        return self._plain[value]
+
     def _layer(self, name: str, neuron: Neuron, value: Pending) -> Pending:
         self.layers.append(Layer(name, neuron, value.shape, value.synapses))
         return Pending((Synapse(name),), value.shape)
 
     def _chained(self, value: Pending, operation: net.Operation) -> Pending:
         """Append an operation; branches, or weights behind weights, meet in a `Sum` first."""
+        value = self._folded(value)
         if len(value.synapses) > 1 or (
             value.weighted and isinstance(operation, (net.Dense, net.Conv))
         ):
@@ -130,6 +181,32 @@ class Recorder:
             self.layers.insert(place + 1, replace(user, synapses=total.synapses))
         return self._sums.get(value, value)
 
+    def finished(self) -> Iterator[Layer]:
+        """The layers: what neurons were left to do is done by weights where these feed nobody else,
+        and an operation that stands twice (on a current that two populations take, or one of which
+        takes it normalised) has a number behind its name."""
+        seen: set[str] = set()
+
+        def named(operation: net.Operation) -> net.Operation:
+            if operation.name in seen:
+                return replace(operation, name=self._name(operation.name))
+            seen.add(operation.name)
+            return operation
+
+        for layer in map(self._driven, self.layers):
+            synapses = [
+                replace(s, operations=tuple(map(named, s.operations))) for s in layer.synapses
+            ]
+            yield replace(layer, synapses=tuple(synapses))
+
+    def _driven(self, layer: Layer) -> Layer:
+        drive = self._drives.get(layer.name)
+        if drive is None or not isinstance(layer.neuron, LIF):
+            return layer
+        if obstacle(layer.synapses):
+            return replace(layer, neuron=drive.on(layer.neuron, layer.shape))
+        return replace(layer, synapses=fold(layer.synapses, drive.gain, drive.shift))
+
     def example(self, value: Pending) -> Tensor:
         """A meta tensor (1, *shape)."""
         return torch.empty((1, *value.shape), device="meta")
@@ -155,7 +232,7 @@ class Recorder:
         return self._chained(value, self._weights(operation))
 
     def normalise(self, value: Pending, norm: operations.Norm) -> Pending:
-        """Fold y = (x - mean) * gain + shift into the weights that feed it."""
+        """Fold y = (x - mean) * gain + shift into the weights before it, or the neurons behind."""
         if norm.running_mean is None or norm.running_var is None or norm.training:
             _refuse("batch_norm", "it has no running statistics to fold, or is in training mode")
         name = self._owners.get(id(norm.weight), "batch_norm")
@@ -165,18 +242,22 @@ class Recorder:
         shift = -_wide(norm.running_mean) * gain
         if norm.bias is not None:
             shift = shift + _wide(norm.bias)
-        return fold(value, gain, shift, name)
+        return value.scaled(gain, shift, name)
 
     def fire(self, value: Pending, module: Population) -> Pending:
         """A spiking layer, named after its module."""
-        return self._layer(self._named(module), _neuron(module.spiking), value)
+        name, neuron = self._named(module), _neuron(module.spiking, value.shape)
+        if value.drive is not None and isinstance(neuron, LIF):
+            self._drives[name] = value.drive
+            return self._layer(name, neuron, value)
+        return self._layer(name, neuron, self._folded(value))
 
     def recur(self, value: Pending, module: Population, weights: operations.LinearMap) -> Pending:
         """A spiking layer, named after its neurons, that is also its own source."""
         name = self._named(module)
         own = Synapse(name, (self._weights(weights),))
-        fed = Pending((*value.synapses, own), value.shape)
-        return self._layer(name, _neuron(module.spiking), fed)
+        fed = Pending((*self._folded(value).synapses, own), value.shape)
+        return self._layer(name, _neuron(module.spiking, value.shape), fed)
 
     def _named(self, module: Population) -> str:
         return self._name(self._modules.get(id(module), "neurons"))
@@ -196,17 +277,17 @@ class Recorder:
                 _refuse("reshape", f"to {list(shape)}; only flatten is known downstream")
 
     def scale(self, value: Pending, factor: float | Tensor) -> Pending:
-        """Fold a constant factor into the weights before it."""
+        """Fold a constant factor into the weights before it, or the neurons behind."""
         if isinstance(factor, Tensor):
             _refuse("mul", "a factor that is a tensor; only numbers can be folded")
         channels = value.shape[0]
-        return fold(value, np.full(channels, float(factor)), np.zeros(channels), "mul")
+        return value.scaled(np.full(channels, float(factor)), np.zeros(channels), "mul")
 
     def add(self, a: Pending, b: Pending) -> Pending:
         """Branches meet: their synapses feed the same layer."""
         if a.shape != b.shape:
             _refuse("add", f"shapes {list(a.shape)} and {list(b.shape)} differ")
-        left, right = self._shared(a), self._shared(b)
+        left, right = self._shared(self._folded(a)), self._shared(self._folded(b))
         return Pending((*left.synapses, *right.synapses), a.shape)
 
     def join(self, values: Sequence[Pending], axis: int) -> Pending:  # noqa: ARG002 - the protocol
@@ -220,24 +301,9 @@ class Recorder:
         name: str,
     ) -> Pending:
         """Refused."""
+        if name == "relu":
+            _refuse(name, "an ANN teaches, a Network fires; lift a net of spiking neurons")
         _refuse(name, "it is not linear; use a strided convolution or a sum pool")
-
-
-def fold(value: Pending, gain: Wide, shift: Wide, name: str) -> Pending:
-    """Multiply a pending current by ``gain`` and add ``shift``, both (C,), in its weights."""
-    folded: list[Synapse] = []
-    for index, synapse in enumerate(value.synapses):
-        last = synapse.operations[-1] if synapse.operations else None
-        if not isinstance(last, (net.Dense, net.Conv)):
-            where = f"'{last.name}'" if last else f"what '{synapse.source}' emits"
-            _refuse(name, f"it follows {where}, which has no weights to fold it into")
-        weight: Any = last.weight * gain.reshape(-1, *[1] * (last.weight.ndim - 1))
-        bias: Any = None if last.bias is None else last.bias * gain
-        if index == 0 and shift.any():
-            bias = shift if bias is None else bias + shift
-        operation = replace(last, weight=weight, bias=bias)
-        folded.append(replace(synapse, operations=(*synapse.operations[:-1], operation)))
-    return Pending(tuple(folded), value.shape)
 
 
 @dataclass(frozen=True)
@@ -274,7 +340,7 @@ def lift(model: nn.Module, setting: Setting) -> Network:
         result = model(Carried(start, recorder))
     if not isinstance(result, Carried) or not isinstance(result.value, Pending):
         _refuse(type(model).__name__, f"it returned a {type(result).__name__}")
-    end: Pending = result.value
+    end: Pending = recorder._folded(result.value)
     if not end.emitted or end.synapses[0].source == INPUT:
         end = recorder._layer(recorder._name(READOUT), Sum(), end)
     spiking = [module.spiking for module in modules.neurons(model).values()]
@@ -289,7 +355,7 @@ def lift(model: nn.Module, setting: Setting) -> Network:
         input_coding=setting.input_coding,
         producer=setting.producer,
     )
-    layers = tuple(_narrow(layer) for layer in recorder.layers)
+    layers = tuple(_narrow(layer) for layer in recorder.finished())
     return Network(INPUT, setting.shape, layers, end.synapses[0].source, contract)
 
 
@@ -309,6 +375,7 @@ def _narrow(layer: Layer) -> Layer:
         return replace(operation, weight=_single(operation.weight), bias=bias)
 
     synapses = tuple(
-        replace(s, operations=tuple(narrow(op) for op in s.operations)) for s in layer.synapses
+        replace(s, operations=tuple(map(narrow, averages_as_sums(s).operations)))
+        for s in layer.synapses
     )
     return replace(layer, synapses=synapses)

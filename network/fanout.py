@@ -261,11 +261,16 @@ class SynapseCount:
     operations: Operations
 
 
-def _delayed(network: Network, layer: Layer, synapse: Synapse, emitted: Operations) -> Operations:
-    """Moved to the step of arrival: by the synapse's delays, and a recurrent one by one more."""
-    steps = len(emitted.synops)
+def _lateness(network: Network, layer: Layer, synapse: Synapse) -> int:
+    """Steps from a spike to its arrival: a synapse's delays, and of a recurrent one one more."""
     delays = sum(op.steps for op in synapse.operations if isinstance(op, Delay))
-    late = min(delays + int(network.late(layer, synapse)), steps)
+    return delays + int(network.late(layer, synapse))
+
+
+def _delayed(network: Network, layer: Layer, synapse: Synapse, emitted: Operations) -> Operations:
+    """Moved to the step of arrival."""
+    steps = len(emitted.synops)
+    late = min(_lateness(network, layer, synapse), steps)
 
     def move(counts: Counts) -> Counts:
         return np.concatenate([np.zeros(late, np.int64), counts[: steps - late]])
@@ -290,6 +295,15 @@ def _multiplied(synapse: Synapse, shape: Shape, fired: Counts, samples: int) -> 
     return Operations(none, none, every, fired @ fan_out(head, shape, True).reshape(-1))
 
 
+def _adds(network: Network, layer: Layer, synapse: Synapse) -> bool:
+    """Whether what arrives by a synapse is added: not multiplied, nor left to the map behind."""
+    if is_graded(network, synapse.source) and synapse.weighted:
+        return False
+    # A branch that meets others before a linear map: the map behind pays for its terms.
+    merges = isinstance(layer.neuron, Sum) and layer.name != network.output
+    return not (merges and all(isinstance(op, Flatten | Delay) for op in synapse.operations))
+
+
 def _operations(
     network: Network, layer: Layer, synapse: Synapse, fired: Counts, samples: int
 ) -> Operations:
@@ -298,12 +312,38 @@ def _operations(
     none = np.zeros(len(fired), np.int64)
     if is_graded(network, synapse.source) and synapse.weighted:
         return _multiplied(synapse, shape, fired, samples)
-    merges = isinstance(layer.neuron, Sum) and layer.name != network.output
-    if merges and all(isinstance(op, Flatten | Delay) for op in synapse.operations):
-        # A branch that meets others before a linear map: the map behind pays for its terms.
+    if not _adds(network, layer, synapse):
         return Operations(none, none, none, none)
     stored, nonzero = (fan_out(synapse, shape, kind).reshape(-1) for kind in (False, True))
     return Operations(fired @ stored, fired @ nonzero, none, none)
+
+
+@dataclass(frozen=True, eq=False)
+class Additions:
+    """What the spikes of a source cost along one synapse: ``fan_out`` additions each (int64, the
+    source's shape), ``late`` steps after the spike."""
+
+    source: str
+    fan_out: Counts
+    late: int
+
+
+def additions(network: Network) -> list[Additions]:
+    """Every synapse whose arrivals are added, in the order of layers and synapses.
+
+    Spikes times these are the ``synops`` of `synaptic_operations`: those that leave within T steps
+    and arrive within them too.
+    """
+    return [
+        Additions(
+            synapse.source,
+            fan_out(synapse, network.shape_of(synapse.source)),
+            _lateness(network, layer, synapse),
+        )
+        for layer in network.layers
+        for synapse in layer.synapses
+        if _adds(network, layer, synapse)
+    ]
 
 
 def synapse_counts(

@@ -52,10 +52,10 @@ def test_load_gives_the_object_of_the_file() -> None:
     [
         ("fashion-mnist", "; did you mean 'fashion_mnist'?"),
         ("cifar", "; did you mean 'cifar10'?"),
-        ("zebra", "mnist"),
-        ("", "mnist"),
-        ("__init__", "mnist"),
-        ("../rules/rate", "mnist"),
+        ("zebra", "shd"),
+        ("", "shd"),
+        ("__init__", "shd"),
+        ("../rules/rate", "shd"),
     ],
 )
 def test_unknown_name(name: str, hint: str) -> None:
@@ -63,9 +63,9 @@ def test_unknown_name(name: str, hint: str) -> None:
         plugins.load("data", name)
     assert caught.value.code == "E_PLUGIN"
     message = caught.value.message
-    assert message.startswith(
-        f"there is no '{name}' among the data: cifar10, digits, fashion_mnist, mnist, nmnist"
-    )
+    known = ", ".join(plugins.summaries("data"))
+    assert "digits, dvs128gesture, fashion_mnist, imagenet" in known
+    assert message.startswith(f"there is no '{name}' among the data: {known}")
     assert message.endswith(hint)
 
 

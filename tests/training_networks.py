@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from snnpipe.train.modules import LIF
 from snnpipe.train.protocol import LearningRule
+from snnpipe.train.recipe import LossForm, NormForm
 from torch import Tensor, nn
 
 RESETS = [("zero", True), ("zero", False), ("subtract", True), ("subtract", False)]
 """The four cases of reset and detach_reset."""
+CLASSES = 5
 
 
 def convnet(depth: int, norm: bool, **neuron: Any) -> nn.Sequential:
@@ -26,7 +28,7 @@ def convnet(depth: int, norm: bool, **neuron: Any) -> nn.Sequential:
             nn.init.normal_(conv.weight, 0.3 / channels**0.5, 1.2 / (3 * channels**0.5))
         layers += [conv, *([nn.BatchNorm2d(out)] if norm else []), LIF(**neuron)]
         channels = out
-    layers += [nn.AvgPool2d(2), nn.Flatten(), nn.Linear(channels * 16, 5)]
+    layers += [nn.AvgPool2d(2), nn.Flatten(), nn.Linear(channels * 16, CLASSES)]
     model = nn.Sequential(*layers).double()
     for module in model:
         if isinstance(module, nn.BatchNorm2d):
@@ -41,20 +43,41 @@ def frames(steps: int | None = None, batch: int = 6) -> Tensor:
     return torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
 
 
-def mean_output(rule: LearningRule, model: nn.Module, x: Tensor, steps: int) -> Tensor:
+def mean_output(
+    rule: LearningRule, model: nn.Module, x: Tensor, steps: int, norm: NormForm = "joint"
+) -> Tensor:
     """(B, K), with the graph of a rule that hands out one part."""
-    (part,) = rule(model, x, steps)
+    (part,) = rule(model, x, steps, norm)
     return part.mean
 
 
+def labels(outputs: Tensor) -> Tensor:
+    """(B,), for outputs (B, K)."""
+    return torch.arange(len(outputs)) % CLASSES
+
+
 def learn(
-    rule: LearningRule, model: nn.Module, x: Tensor, steps: int
+    rule: LearningRule,
+    model: nn.Module,
+    x: Tensor,
+    steps: int,
+    norm: NormForm = "joint",
+    loss: LossForm = "mean_output",
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean output and the gradient of every parameter, cross entropy of the mean output."""
+    """Mean output over the parts and the gradient of every parameter.
+
+    ``loss``: cross entropy of the mean output, or of each step's and then averaged.
+    """
     model.zero_grad()
-    output = mean_output(rule, model, x, steps)
-    F.cross_entropy(output, torch.arange(len(output)) % 5).backward()
-    return output.detach(), {n: p.grad.clone() for n, p in model.named_parameters()}
+    mean = torch.zeros(())
+    for part in rule(model, x, steps, norm):
+        if loss == "mean_output":
+            F.cross_entropy(part.mean, labels(part.mean)).backward()
+        else:
+            each = [F.cross_entropy(output, labels(output)) for output in part.outputs]
+            (part.share * torch.stack(each).mean()).backward()
+        mean = mean + part.share * part.mean.detach()
+    return mean, {n: p.grad.clone() for n, p in model.named_parameters()}
 
 
 def difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import plugins
 from ..errors import RequestError
@@ -17,7 +19,12 @@ def build(recipe: Recipe) -> nn.Module:
     """The recipe's architecture, freshly drawn, sized for the recipe's data set."""
     data: DataSet = plugins.load("data", recipe.data.name)
     architecture: Architecture = plugins.load("models", recipe.model.name)
-    return architecture.build(recipe, data.shape, data.classes)
+    model = architecture.build(recipe, data.shape, data.classes)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, _BatchNorm) and module.weight is not None:
+                module.weight.mul_(recipe.train.gain)
+    return model
 
 
 def rule_of(recipe: Recipe) -> LearningRule:

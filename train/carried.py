@@ -108,8 +108,9 @@ class Carried(Generic[V]):
     ) -> Any:
         handler = _HANDLERS.get(function)
         if handler is None:
+            name = getattr(function, "__name__", str(function))
             known = ", ".join(sorted({f.__name__.strip("_") for f in _HANDLERS.values()}))
-            _refuse(getattr(function, "__name__", str(function)), f"it may use {known} and neurons")
+            _refuse(name, _WHY_NOT.get(name, f"it may use {known} and neurons"))
         return handler(*args, **(kwargs or {}))
 
     def __getattr__(self, name: str) -> NoReturn:
@@ -349,6 +350,21 @@ def _cat(tensors: Sequence[Carried[V]], dim: int = 0) -> Carried[V]:
         _refuse("cat", "it would join batches")
     return first._with(first.treatment.join([t.value for t in tensors], dim))
 
+
+_OF_A_SAMPLE = "its statistics are each sample's own, so none are left to fold; use BatchNorm"
+_WHY_NOT = {
+    "group_norm": _OF_A_SAMPLE,
+    "layer_norm": _OF_A_SAMPLE,
+    "instance_norm": _OF_A_SAMPLE,
+    "pad": "give the padding, which is of zeros, to the convolution or the pool behind it",
+    "conv1d": "frames are (C, H, W); use Conv2d on a height of 1",
+    "conv_transpose2d": "no operation of a Network enlarges an image",
+    "interpolate": "no operation of a Network enlarges an image",
+    "dropout2d": "use Dropout",
+    "mean": "use AvgPool2d, or AdaptiveAvgPool2d(1) for the mean over an image",
+    "stack": "it would add an axis; add the branches up, or join them with cat",
+}
+"""Reasons by torch's name of a function, where the list of those that are known is not enough."""
 
 _HANDLERS: dict[Callable[..., Any], Callable[..., Any]] = {
     F.conv2d: _conv2d,

@@ -21,6 +21,8 @@ RECIPE = "recipe.toml"
 HISTORY = "history.json"
 MODEL = "model.safetensors"
 WITNESS = "witness.npz"
+STATE = "state.safetensors"
+"""Of a training that has not finished."""
 
 
 def save(model: nn.Module, path: Path, facts: Mapping[str, str]) -> None:

@@ -5,19 +5,22 @@ The step is that of `network.dynamics`; only the surrogate derivative is attache
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..network import dynamics
+from ..network.contract import Contract
+from ..network.dynamics import Cell, State
+from .slopes import Slopes, answered, sources
 
 if TYPE_CHECKING:
     from .operations import LinearMap
-    from .spiking import Spiking
+    from .spiking import Decay, Spiking
 
-_RESET = {"zero": "value", "subtract": "subtract"}
+_RESET: dict[str, Literal["value", "subtract"]] = {"zero": "value", "subtract": "subtract"}
 
 
 class _Decide(torch.autograd.Function):
@@ -36,19 +39,41 @@ class _Decide(torch.autograd.Function):
         return gradient * ctx.surrogate(u - threshold), None, None
 
 
-def _constants(current: Tensor, neuron: Spiking) -> tuple[Tensor, Tensor]:
-    """Decay and threshold in the current's dtype: rounded once, as they are exported."""
-    return current.new_tensor(neuron.decay), current.new_tensor(neuron.threshold)
+def _cell(current: Tensor, neuron: Spiking) -> Cell:
+    """The neuron with its numbers in the dtype of a current (B, ...): rounded once, as exported."""
+
+    def number(decay: Decay) -> Tensor:
+        return decay.to(current) if isinstance(decay, Tensor) else current.new_tensor(decay)
+
+    contract = Contract(1, compare=neuron.compare, reset=_RESET[neuron.reset])
+    threshold, v_reset = neuron.thresholds(current), 0.0
+    if neuron.synaptic_decay is None:
+        return Cell(contract, number(neuron.decay), threshold, v_reset)
+    filtered = {"synaptic_decay": number(neuron.synaptic_decay), "synaptic_gain": 1.0}
+    return Cell(contract, number(neuron.decay), threshold, v_reset, **filtered)
 
 
-def _step(
-    v: Tensor, c: Tensor, decay: Tensor, threshold: Tensor, neuron: Spiking
-) -> tuple[Tensor, Tensor]:
-    """Membrane and spikes after a step with current ``c``."""
-    u = dynamics.integrate(v, c, decay)
-    s: Tensor = _Decide.apply(u, threshold, neuron)  # type: ignore[no-untyped-call]
-    taken = s.detach() if neuron.detach_reset else s
-    return dynamics.reset(u, taken, threshold, 0.0, _RESET[neuron.reset]), s
+def rest(current: Tensor, neuron: Spiking) -> State:
+    """What a population fed by currents like ``current`` (B, ...) keeps before its first step."""
+    zero = torch.zeros_like(current)
+    return State(zero) if neuron.synaptic_decay is None else State(zero, zero)
+
+
+def detached(state: State) -> State:
+    """The same state without its graph."""
+    i = state.i.detach() if isinstance(state.i, Tensor) else state.i
+    return State(state.v.detach(), i)
+
+
+def step(state: State, current: Tensor, neuron: Spiking) -> tuple[State, Tensor]:
+    """State and spikes (B, ...) after a step with ``current``, with a graph."""
+    return _step(state, current, _cell(current, neuron), neuron)
+
+
+def _step(state: State, current: Tensor, cell: Cell, neuron: Spiking) -> tuple[State, Tensor]:
+    reached = cell.membrane(state, current)
+    s: Tensor = _Decide.apply(reached.v, cell.threshold, neuron)  # type: ignore[no-untyped-call]
+    return cell.settle(reached, s.detach() if neuron.detach_reset else s), s
 
 
 def unrolled(current: Tensor, neuron: Spiking, cut: bool = False) -> Tensor:
@@ -56,60 +81,64 @@ def unrolled(current: Tensor, neuron: Spiking, cut: bool = False) -> Tensor:
 
     ``cut``: no gradient goes from a step to the one before.
     """
-    v = torch.zeros_like(current[0])
+    cell, state = _cell(current[0], neuron), rest(current[0], neuron)
     spikes = []
     for c in current:
-        v, s = step(v.detach() if cut else v, c, neuron)
+        state, s = _step(detached(state) if cut else state, c, cell, neuron)
         spikes.append(s)
     return torch.stack(spikes)
 
 
-def step(v: Tensor, current: Tensor, neuron: Spiking) -> tuple[Tensor, Tensor]:
-    """Membrane and spikes (B, ...) after a step with ``current``, with a graph."""
-    return _step(v, current, *_constants(current, neuron), neuron)
-
-
-def recurrent(current: Tensor, neuron: Spiking, weights: LinearMap) -> Tensor:
+def recurrent(current: Tensor, neuron: Spiking, weights: LinearMap, cut: bool = False) -> Tensor:
     """As `unrolled`, with the spikes of the last step mapped by ``weights`` added to a current."""
-    decay, threshold = _constants(current, neuron)
-    v = s = torch.zeros_like(current[0])
+    cell, state = _cell(current[0], neuron), rest(current[0], neuron)
+    s = torch.zeros_like(current[0])
     spikes = []
     for c in current:
-        v, s = _step(v, c + weights(s), decay, threshold, neuron)
+        if cut:
+            state, s = detached(state), s.detach()
+        state, s = _step(state, c + weights(s), cell, neuron)
         spikes.append(s)
     return torch.stack(spikes)
 
 
 class Tally:
     """A population on its way through a window of steps, without a graph: what it fired, and how
-    rate and membrane answer to an offset on the current of every step and to the membrane that the
-    window began with.
+    its rate and the state it leaves answer to the sources of `slopes.sources`.
 
-    With e the answer of the membrane: du = decay*e (+ 1 for the offset), dr = mean of h*du, e after
-    the step dv/du * du. Over one window from rest, dr for the offset is the eligibility kappa of
-    rate-based backpropagation (arXiv 2410.11488).
+    With (dv, di) the answer of the state, du = decay*dv + ... is the step itself without its
+    decision, for the step is linear in state and current; dr = mean of h*du; then dv = dv/du * du.
+    Over one window from rest, dr for the current is the eligibility kappa of rate-based
+    backpropagation (arXiv 2410.11488).
     """
 
-    def __init__(self, v: Tensor, neuron: Spiking) -> None:
-        self.v, self._neuron = v, neuron
-        self._decay, self._threshold = _constants(v, neuron)
+    def __init__(self, state: State, neuron: Spiking, to: Iterable[str] | None = None) -> None:
+        self.state, self._neuron = state, neuron
+        self._cell = _cell(state.v, neuron)
         self._steps = 0
-        self._fired = torch.zeros_like(v)
-        self._to_rate = [torch.zeros_like(v), torch.zeros_like(v)]
-        self._to_v = [torch.zeros_like(v), torch.ones_like(v)]
+        self._fired = torch.zeros_like(state.v)
+        begun = {"v": State(1.0, 0.0), "i": State(0.0, 1.0)}
+        names = sources(neuron) if to is None else tuple(to)
+        self._moved = {name: begun.get(name, State()) for name in names}
+        self._fires: dict[str, Any] = dict.fromkeys(names, 0.0)
 
+    @torch.no_grad()
     def step(self, current: Tensor) -> Tensor:
         """Spikes (B, ...) of a step with ``current`` (B, ...)."""
-        neuron, threshold = self._neuron, self._threshold
-        u = dynamics.integrate(self.v, current, self._decay)
-        s: Tensor = dynamics.decide(u, threshold, neuron.compare).to(u.dtype)
-        h = neuron.surrogate(u - threshold)
-        self.v = dynamics.reset(u, s, threshold, 0.0, _RESET[neuron.reset])
-        passed = _through_reset(u, s, h, threshold, neuron)
-        for index, source in enumerate((1.0, 0.0)):
-            du = self._decay * self._to_v[index] + source
-            self._to_rate[index] += h * du
-            self._to_v[index] = passed * du
+        before, cell = self.state, self._cell
+        reached = cell.membrane(before, current)
+        s: Tensor = cell.decide(reached.v).to(current.dtype)
+        h = self._neuron.surrogate(reached.v - cell.threshold)
+        passed = _through_reset(reached.v, s, h, cell.threshold, self._neuron)
+        for source, last in self._moved.items():
+            moved = cell.membrane(last, 1.0 if source == "current" else 0.0)
+            if source == "decay":
+                moved = State(moved.v + before.v, moved.i)
+            if source == "synaptic_decay":
+                moved = State(moved.v + before.i, moved.i + before.i)
+            self._fires[source] += h * moved.v
+            self._moved[source] = State(passed * moved.v, moved.i)
+        self.state = cell.settle(reached, s)
         self._fired += s
         self._steps += 1
         return s
@@ -121,20 +150,19 @@ class Tally:
 
     @property
     def slopes(self) -> Slopes:
-        """What the window's end answers to."""
-        (rate_of_offset, rate_of_v), (v_of_offset, v_of_v) = self._to_rate, self._to_v
-        return Slopes(rate_of_offset / self._steps, rate_of_v / self._steps, v_of_offset, v_of_v)
+        """How the window's end answers to each source."""
+        cuba = self._neuron.synaptic_decay is not None
+        return {
+            source: (fires / self._steps, moved.v, *([moved.i] if cuba else []))
+            for (source, fires), moved in zip(
+                self._fires.items(), self._moved.values(), strict=True
+            )
+        }
 
-
-@dataclass(frozen=True, eq=False)
-class Slopes:
-    """d rate and d v at the end of a window, by the offset on its currents and by v at its start;
-    each (B, ...)."""
-
-    rate_of_offset: Tensor
-    rate_of_v: Tensor
-    v_of_offset: Tensor
-    v_of_v: Tensor
+    def rated(self, mean: Tensor) -> Tensor:
+        """The rate (B, ...) of a window from rest with a graph to ``mean``, the mean of its
+        currents, and to the decays that are learned."""
+        return answered(mean[None], self.rate[None], [self.slopes], self._neuron)[0]
 
 
 def stream(
@@ -142,14 +170,17 @@ def stream(
 ) -> tuple[Tensor, Tensor, list[Slopes]]:
     """Spikes (T, B, ...), rates (windows, B, ...) and the slopes of each window, of currents
     (T, B, ...); no graph."""
-    spikes, rates, slopes = [], [], []
-    v = torch.zeros_like(current[0])
+    spikes: list[Tensor] = []
+    rates: list[Tensor] = []
+    slopes: list[Slopes] = []
+    state = rest(current[0], neuron)
     for window in torch.split(current, len(current) // windows):
-        tally = Tally(v, neuron)
+        # The first window starts at rest, so nobody asks what its start would have changed.
+        tally = Tally(state, neuron, sources(neuron, begun=bool(rates)))
         spikes += [tally.step(c) for c in window]
         rates.append(tally.rate)
         slopes.append(tally.slopes)
-        v = tally.v
+        state = tally.state
     return torch.stack(spikes), torch.stack(rates), slopes
 
 

@@ -47,6 +47,16 @@ def find(name: str, folder: Path | None, wanted: str, holds: Callable[[Path], bo
     )
 
 
+def not_fetched(name: str, wanted: str, source: str = "") -> CouldNotRunError:
+    """The error for a data set that nobody may fetch for the user, who named no place of it."""
+    get = f" get it from {source}, unpack it, and" if source else ""
+    return CouldNotRunError(
+        "E_DATA",
+        f"data set '{name}' is not fetched;{get} give --data DIR or set {VARIABLE} to the folder "
+        f"that holds {wanted}",
+    )
+
+
 def warn_of_part(name: str, samples: int, whole: int, split: str, place: Path) -> None:
     """Say when a folder holds less than the whole split."""
     if samples != whole:

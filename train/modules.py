@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import RequestError
 from ..network.contract import Compare
 from .carried import Carried, V
+from .decay import learned, logit
 from .operations import Affine
 from .protocol import Surrogate
 from .spiking import Spiking, SpikingReset
@@ -25,9 +29,51 @@ def _carried(module: nn.Module, x: Carried[V]) -> Carried[V]:
 
 
 class _Neurons(nn.Module):
-    """What LIF and IF share. Stateless: the membrane lives in the call."""
+    """What LIF, IF and CubaLIF share. Stateless: membranes live in the call."""
 
-    spiking: Spiking
+    threshold: Tensor | float
+    decay_logit: nn.Parameter | None
+    synaptic_decay_logit: nn.Parameter | None
+
+    def __init__(
+        self,
+        decays: tuple[float, float | None],
+        threshold: float | Sequence[float],
+        reset: SpikingReset,
+        compare: Compare,
+        detach_reset: bool,
+        surrogate: Surrogate | None,
+        learn_decay: bool,
+    ) -> None:
+        super().__init__()
+        self.surrogate = surrogate or Sigmoid()
+        self._decay, self._synaptic_decay = decays
+        self._rest = (reset, compare, detach_reset)
+        each = (threshold,) if isinstance(threshold, int | float) else tuple(threshold)
+        if not each:
+            raise RequestError("E_NEURON", "there is no threshold; expected one, or one a channel")
+        for one in each:  # refuses a value that no neuron can have, before there is a parameter
+            Spiking(self._decay, one, *self._rest, self.surrogate, self._synaptic_decay)
+        if isinstance(threshold, int | float):
+            self.threshold = float(threshold)
+        else:
+            self.register_buffer("threshold", torch.tensor(each, dtype=torch.get_default_dtype()))
+        learned = (decay if learn_decay else None for decay in decays)
+        self.decay_logit, self.synaptic_decay_logit = (
+            None if decay is None else logit(decay) for decay in learned
+        )
+
+    @property
+    def spiking(self) -> Spiking:
+        """The parameters as they are now; decays that are learned carry their graph."""
+        own, synaptic = self.decay_logit, self.synaptic_decay_logit
+        return Spiking(
+            self._decay if own is None else learned(own),
+            self.threshold,
+            *self._rest,
+            self.surrogate,
+            self._synaptic_decay if synaptic is None else learned(synaptic),
+        )
 
     def forward(self, x: Carried[V]) -> Carried[V]:
         """Input currents to spikes, both (B, ...) carried through time."""
@@ -35,31 +81,38 @@ class _Neurons(nn.Module):
 
     def extra_repr(self) -> str:
         """The parameters."""
-        return str(self.spiking)
+        parts = vars(self.spiking).items()
+        return ", ".join(f"{name}={_shown(value)}" for name, value in parts if value is not None)
+
+
+def _shown(value: object) -> object:
+    return value.tolist() if isinstance(value, Tensor) else value
 
 
 class LIF(_Neurons):
     """Leaky integrate-and-fire neurons: u = decay*v + current; fire at the threshold; reset.
 
-    ``reset`` zero or subtract; ``compare`` gt fires at u > threshold, ge at u >= threshold;
-    ``detach_reset`` keeps the gradient out of the reset; ``surrogate`` stands for the spike's
-    derivative. Stateless: the membrane lives in the call. Raises RequestError (E_NEURON).
+    ``threshold``: one, or one per channel of (B, C, ...), kept in the state then. ``reset`` zero or
+    subtract; ``compare`` gt fires at u > threshold, ge at u >= threshold; ``detach_reset`` keeps
+    the gradient out of the reset; ``surrogate`` stands for the spike's derivative; ``learn_decay``
+    learns one decay from ``decay`` on, a multiple of 1/4096. Stateless: the membrane lives in the
+    call. Raises RequestError (E_NEURON).
     """
 
     def __init__(
         self,
         decay: float = 0.25,
-        threshold: float = 1.0,
+        threshold: float | Sequence[float] = 1.0,
         reset: SpikingReset = "zero",
         compare: Compare = "gt",
         detach_reset: bool = True,
         surrogate: Surrogate | None = None,
+        learn_decay: bool = False,
     ) -> None:
-        super().__init__()
         if decay == 1.0:
             raise RequestError("E_NEURON", "the decay of LIF is 1; neurons without a leak are IF")
-        self.spiking = Spiking(
-            decay, threshold, reset, compare, detach_reset, surrogate or Sigmoid()
+        super().__init__(
+            (decay, None), threshold, reset, compare, detach_reset, surrogate, learn_decay
         )
 
 
@@ -68,14 +121,35 @@ class IF(_Neurons):
 
     def __init__(
         self,
-        threshold: float = 1.0,
+        threshold: float | Sequence[float] = 1.0,
         reset: SpikingReset = "zero",
         compare: Compare = "gt",
         detach_reset: bool = True,
         surrogate: Surrogate | None = None,
     ) -> None:
-        super().__init__()
-        self.spiking = Spiking(1.0, threshold, reset, compare, detach_reset, surrogate or Sigmoid())
+        super().__init__((1.0, None), threshold, reset, compare, detach_reset, surrogate, False)
+
+
+class CubaLIF(_Neurons):
+    """As `LIF`, driven by a synaptic current i = synaptic_decay*i + current of the same step.
+
+    ``learn_decay`` learns both decays.
+    """
+
+    def __init__(
+        self,
+        synaptic_decay: float = 0.25,
+        decay: float = 0.25,
+        threshold: float | Sequence[float] = 1.0,
+        reset: SpikingReset = "zero",
+        compare: Compare = "gt",
+        detach_reset: bool = True,
+        surrogate: Surrogate | None = None,
+        learn_decay: bool = False,
+    ) -> None:
+        super().__init__(
+            (decay, synaptic_decay), threshold, reset, compare, detach_reset, surrogate, learn_decay
+        )
 
 
 class Recurrent(nn.Module):
@@ -85,7 +159,7 @@ class Recurrent(nn.Module):
     is ``neurons``' in every listing. Raises RequestError (E_MODEL).
     """
 
-    def __init__(self, neurons: LIF | IF, weights: nn.Linear) -> None:
+    def __init__(self, neurons: LIF | IF | CubaLIF, weights: nn.Linear) -> None:
         super().__init__()
         if weights.in_features != weights.out_features:
             raise RequestError(
@@ -128,6 +202,7 @@ class SumPool2d(nn.Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
-def neurons(model: nn.Module) -> dict[str, LIF | IF]:
+def neurons(model: nn.Module) -> dict[str, LIF | IF | CubaLIF]:
     """The neuron modules of a model by path name, in the order they were registered."""
-    return {name: m for name, m in model.named_modules() if isinstance(m, LIF | IF)}
+    found = model.named_modules()
+    return {name: module for name, module in found if isinstance(module, LIF | IF | CubaLIF)}

@@ -1,8 +1,9 @@
-"""Batch normalisation of input currents, with statistics joint over time and batch.
+"""Batch normalisation of input currents, statistics joint over time and batch or of each step.
 
 The running statistics move once per pass, whatever T is. A current that is the same at every step
 is normalised once: its statistics over T copies are those of one, but for the divisor of the
-running variance, which is set right.
+running variance, which is set right. Where several processes train together, the statistics are of
+all their batches (`synchronised`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor
 
 from ..errors import RequestError
+from . import synchronised
+from .distributed import place
 from .operations import Norm
 
 
@@ -24,7 +27,7 @@ def _values_per_channel(x: Tensor) -> int:
 
 
 def _refuse_single(x: Tensor) -> None:
-    if _values_per_channel(x) < 2:
+    if _values_per_channel(x) * place().world < 2:
         raise RequestError(
             "E_BATCH",
             f"batch normalisation in training received one value per channel (shape "
@@ -54,8 +57,11 @@ def _moving(norm: Norm, x: Tensor, copies: int) -> Iterator[Norm]:
 
 def unrolled(x: Tensor, norm: Norm, copies: int) -> Tensor:
     """(N, C, ...) normalised, N = time and batch folded; each value stands for ``copies``."""
-    if norm.training:
-        _refuse_single(x)
+    if not norm.training:
+        return norm(x)
+    _refuse_single(x)
+    if place().world > 1:
+        return synchronised.normalised(x, norm, copies)
     with _moving(norm, x, copies) as told:
         return told(x)
 
@@ -66,8 +72,28 @@ def of_step(x: Tensor, norm: Norm, steps: int, copies: int = 1) -> Tensor:
     them about as far as one with joint statistics."""
     if not norm.training:
         return norm(x)
+    return unrolled(x, replace(norm, momentum=1.0 - (1.0 - norm.momentum / steps) ** copies), 1)
+
+
+def standardised(x: Tensor, norm: Norm, steps: int) -> tuple[Tensor, Tensor]:
+    """As `of_step` in training, without a graph and before weight and bias, and the variance (C,)
+    with ``norm.eps`` in it."""
     _refuse_single(x)
-    return replace(norm, momentum=1.0 - (1.0 - norm.momentum / steps) ** copies)(x)
+    bare = replace(norm, weight=None, bias=None, momentum=norm.momentum / steps)
+    standard, _, inverse = _stream(x, bare, 1)
+    return standard, inverse.pow(-2)
+
+
+@torch.no_grad()
+def _stream(x: Tensor, norm: Norm, copies: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(N, C, ...) normalised in training, without a graph; mean and 1 / deviation (C,)."""
+    if place().world > 1:
+        return synchronised.standardised(x, norm, copies)
+    with _moving(norm, x, copies) as told:
+        return torch.native_batch_norm(
+            x, told.weight, told.bias, told.running_mean, told.running_var,
+            True, told.momentum, told.eps,
+        )  # fmt: skip
 
 
 class _OfRate(torch.autograd.Function):
@@ -92,8 +118,12 @@ class _OfRate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rate, weight, mean, inverse = ctx.saved_tensors
+        if place().world > 1:
+            needs = ctx.needs_input_grad[:3]
+            found = synchronised.gradients(gradient, rate, weight, mean, inverse, needs)
+            return *found, None, None, None
         to_rate, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
-            gradient, rate, weight, None, None, mean, inverse, True, ctx.eps,
+            gradient, rate.to(gradient.dtype), weight, None, None, mean, inverse, True, ctx.eps,
             list(ctx.needs_input_grad[:3]),
         )  # fmt: skip
         return to_rate, to_weight, to_bias, None, None, None
@@ -106,12 +136,26 @@ def paired(spikes: Tensor, rate: Tensor, norm: Norm, copies: int) -> tuple[Tenso
             stream = norm(spikes)
         return stream, norm(rate)
     _refuse_single(spikes)
-    with _moving(norm, spikes, copies) as told, torch.no_grad():
-        stream, mean, inverse = torch.native_batch_norm(
-            spikes, told.weight, told.bias, told.running_mean, told.running_var,
-            True, told.momentum, told.eps,
-        )  # fmt: skip
+    stream, mean, inverse = _stream(spikes, norm, copies)
     normalised: Tensor = _OfRate.apply(  # type: ignore[no-untyped-call]
         rate, norm.weight, norm.bias, mean, inverse, norm.eps
     )
     return stream, normalised
+
+
+def of_steps(rate: Tensor, norm: Norm, standard: Tensor, variance: Tensor) -> Tensor:
+    """The mean (B, C, ...) of steps that were normalised each by its own statistics, with a graph
+    to ``rate``, the mean of what went in.
+
+    ``standard``: the mean of the normalised values before weight and bias; ``variance`` (C,), with
+    ``norm.eps``: the mean of the steps', which stands for the slope. The mean of 1 / variance in
+    its place would follow the weakest frame alone.
+    """
+    inverse = variance.rsqrt()
+    # The current that a mean of 0 and this variance take to ``standard``.
+    value = standard * variance.sqrt().view(1, -1, *[1] * (standard.dim() - 2))
+    placed = value + (rate - rate.detach())
+    normalised: Tensor = _OfRate.apply(  # type: ignore[no-untyped-call]
+        placed, norm.weight, norm.bias, torch.zeros_like(inverse), inverse, norm.eps
+    )
+    return normalised

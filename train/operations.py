@@ -36,9 +36,10 @@ class Convolution:
         """Gradients to the input ``x``, the weight and the bias, where needed."""
         sizes = None if self.bias is None else list(self.bias.shape)
         wanted = list(needs)
+        as_mapped = gradient.dtype  # bfloat16 under autocast, whatever the parameters are
         found: Gradients = torch.ops.aten.convolution_backward(
-            gradient, x, self.weight, sizes, self.stride, self.padding, self.dilation,
-            False, [0, 0], self.groups, wanted,
+            gradient, x.to(as_mapped), self.weight.to(as_mapped), sizes, self.stride, self.padding,
+            self.dilation, False, [0, 0], self.groups, wanted,
         )  # fmt: skip
         return found
 
@@ -56,10 +57,10 @@ class Affine:
 
     def backward(self, gradient: Tensor, x: Tensor, needs: tuple[bool, bool, bool]) -> Gradients:
         """Gradients to the input ``x``, the weight and the bias, where needed."""
-        rows = gradient.flatten(0, -2)
+        rows, as_mapped = gradient.flatten(0, -2), gradient.dtype
         return (
-            gradient @ self.weight if needs[0] else None,
-            rows.T @ x.flatten(0, -2) if needs[1] else None,
+            gradient @ self.weight.to(as_mapped) if needs[0] else None,
+            rows.T @ x.flatten(0, -2).to(as_mapped) if needs[1] else None,
             rows.sum(0) if needs[2] else None,
         )
 
@@ -88,6 +89,29 @@ class Norm:
             x, self.running_mean, self.running_var, self.weight, self.bias,
             self.training, self.momentum, self.eps,
         )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelScale:
+    """y = weight * x + bias, one of each per channel (C,) or none: the last part of a norm."""
+
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, C, ...) to the same shape."""
+        view = (-1, *[1] * (x.dim() - 2))
+        y = x if self.weight is None else x * self.weight.view(view)
+        return y if self.bias is None else y + self.bias.view(view)
+
+    def backward(self, gradient: Tensor, x: Tensor, needs: tuple[bool, bool, bool]) -> Gradients:
+        """Gradients to the input ``x``, the weight and the bias, where needed."""
+        others = [axis for axis in range(x.dim()) if axis != 1]
+        return (
+            ChannelScale(self.weight, None)(gradient) if needs[0] else None,
+            (gradient * x).sum(others) if needs[1] else None,
+            gradient.sum(others) if needs[2] else None,
+        )
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class Surrogate(Protocol):
 
     @property
     def width(self) -> float:
-        """1 / peak, in units of the threshold."""
+        """1 / peak, in the membrane's units."""
         ...
 
     def __call__(self, x: Tensor) -> Tensor:

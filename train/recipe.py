@@ -89,10 +89,11 @@ class NeuronPart:
     ``cuba_lif`` has one for ``synaptic_decay``.
 
     ``learn_decay``: one decay per layer, learned from ``decay`` on. ``detach_reset``: no gradient
-    through the reset.
+    through the reset. ``relu`` has none of all this: it makes the network an ANN of one step, to
+    teach a spiking one, and has no place in a file of a network.
     """
 
-    name: Literal["lif", "if", "cuba_lif"] = "lif"
+    name: Literal["lif", "if", "cuba_lif", "relu"] = "lif"
     decay: Share = 0.25
     synaptic_decay: Share = 0.25
     learn_decay: bool = False
@@ -154,19 +155,20 @@ class TrainPart:
     """How it learns.
 
     ``steps`` is T; ``draw_steps``: T of each batch is drawn from 1 to ``steps``; ``norm``: what
-    batch normalisation takes its statistics over; ``batch``: images per update, of all processes
-    together; ``accumulate``: in so many passes; ``warmup`` the share of all updates in which the
-    learning rate rises; ``momentum`` is of sgd and lars alone; ``clip``: the largest norm of a
-    gradient, 0 for none; ``average``: decay of a moving average of the weights, which is what is
-    tested and kept, 0 for none; ``patience``: stop after so many epochs without a better validation
-    accuracy, 0 for never; ``precision``: bf16 computes in bfloat16 where torch's autocast does;
-    ``compile``: torch.compile the neurons on a GPU; ``limit`` trains on the first so many images, 0
-    on all.
+    batch normalisation takes its statistics over; ``gain``: its weights at the start; ``batch``:
+    images per update, of all processes together; ``accumulate``: in so many passes, each normalised
+    by its own statistics; ``warmup``: the share of all updates in which the learning rate rises;
+    ``momentum`` is of sgd and lars alone; ``clip``: the largest norm of a gradient, 0 for none;
+    ``average``: decay of a moving average of the weights, which is what is tested and kept, 0 for
+    none; ``patience``: stop after so many epochs without a better validation accuracy, 0 for never;
+    ``precision``: bf16 computes in bfloat16 where torch's autocast does; ``limit``: train on the
+    first so many images, 0 for all.
     """
 
     steps: Count = 4
     draw_steps: bool = False
     norm: NormForm = "joint"
+    gain: Positive = 1.0
     epochs: Count = 10
     batch: Count = 64
     accumulate: Count = 1
@@ -182,7 +184,6 @@ class TrainPart:
     seed: Annotated[int, Range(at_least=0, at_most=2**32 - 1)] = 0
     device: str = "cpu"
     precision: Literal["float32", "bf16"] = "float32"
-    compile: bool = False
     limit: Annotated[int, Range(at_least=0)] = 0
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,85 +16,109 @@ import numpy as np
 import torch
 from torch import nn
 
-from .. import __version__, plugins
+from .. import __version__
 from ..errors import CouldNotRunError, RequestError
-from ..files import write_folder, write_text
+from ..files import write_text
+from ..runs import unfinished
+from .account import account
 from .build import build, rule_of
-from .checkpoint import HISTORY, MODEL, RECIPE, WITNESS, save
-from .dataset import DataSet, Examples
-from .evaluate import Score, score
-from .examples import Batches, hold_out
-from .fit import Fitted, fit
+from .checkpoint import HISTORY, MODEL, RECIPE, STATE, WITNESS, save
+from .coding import Seen, seen
+from .dataset import Examples
+from .distributed import check_shares, first_goes_first, joined, launched, place
+from .evaluate import Score, score_together
+from .examples import Batches, hold_out, stored_on
+from .fit import Fitted, Log, Saving, fit
+from .horizon import Horizon
+from .journal import journal
+from .machine import device_of, in_words
 from .progress import Progress
 from .protocol import LearningRule
 from .recipe import Recipe
-from .recipe_file import recipe_hash, to_toml
+from .recipe_file import read_recipe, recipe_hash, to_toml
+from .state import State, check_state, load_state, same_recipe, save_state
+from .tuning_record import resolved
 from .witness import witness
 
 Facts = dict[str, Any]
 
+EVERY = 120.0
+"""Seconds between two states kept in the middle of an epoch."""
 
-def train_run(recipe: Recipe, data_folder: Path | None, out: Path) -> Facts:
+
+def train_run(
+    recipe: Recipe,
+    data_folder: Path | None,
+    out: Path,
+    resume: bool = False,
+    every: float = EVERY,
+) -> Facts:
     """Train as the recipe says and leave a run folder; returns its history.
 
-    The folder holds recipe.toml (resolved: every field), history.json, model.safetensors (the last
-    epoch) and witness.npz; it appears whole or not at all and takes the place of an earlier run.
+    The folder holds recipe.toml (resolved: every field; a width that was ``auto`` is a number, and
+    tuning.json tells of the choice), history.json, model.safetensors (the last epoch) and
+    witness.npz, each whole or not at all; tensorboard/ where that is installed. While it trains,
+    all that it needs to go on stands in state.safetensors, kept after every epoch, ``every`` so
+    many seconds and when it is asked to stop; the file goes when the run is complete. ``resume``:
+    go on from there, on the CPU bit for bit as if it had never stopped. Among several processes
+    that a launcher started only the first one writes, and ``out`` must be one folder for all when a
+    run goes on.
+
     Test images are read after training. The caller's random state is left as it was. Raises
-    RequestError (E_OUT, E_DIVERGED) and CouldNotRunError (E_WRITE, E_DATA, E_DEVICE).
+    RequestError (E_OUT, E_RUN, E_RESUME, E_RECIPE, E_DIVERGED) and CouldNotRunError (E_WRITE,
+    E_DATA, E_DEVICE, E_LAUNCH).
     """
-    started = time.perf_counter()
-    device = _device(recipe.train.device)
-    _may_become_a_run(out)
-    data: DataSet = plugins.load("data", recipe.data.name)
-    rule = rule_of(recipe)
-    images, labels = data.load(data_folder, "train", recipe.train.steps)
-    limit = recipe.train.limit or len(images)
-    kept, held = hold_out(
-        (images[:limit], labels[:limit]), recipe.data.validation, recipe.train.seed
-    )
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(recipe.train.seed)
-        model = build(recipe).to(device)
-        fitted = _fit(recipe, rule, model, data, kept, held)
-    test = data.load(data_folder, "test", recipe.train.steps)
-    last = _score(model, test, recipe, data)
-    evidence = witness(model, test, data.scale, recipe.train.steps, recipe.witness.samples)
-    facts = _facts(recipe, model, fitted, device) | {
-        "images": {"train": len(kept[0]), "validation": len(held[0]), "test": len(test[0])},
-        "test": {
-            "last": _plain(last),
-            "best": _plain(_score_of_best(fitted, model, test, recipe, data, last)),
-        },
-        "seconds": round(time.perf_counter() - started, 3),
-    }
-
-    def write(folder: Path) -> None:
-        write_text(folder / RECIPE, to_toml(recipe))
-        write_text(folder / HISTORY, json.dumps(facts, indent=2, allow_nan=False) + "\n")
-        save(model, folder / MODEL, {"version": __version__, "recipe": recipe_hash(recipe)})
-        evidence.save(folder / WITNESS)
-
-    write_folder(out, write, mark=RECIPE)
-    return facts
+    if resume and (out / RECIPE).is_file():
+        same_recipe(recipe, asdict(read_recipe(out / RECIPE)), out / RECIPE)
+        recipe = read_recipe(out / RECIPE)
+    device, rule = device_of(recipe.train.device), rule_of(recipe)
+    _check(recipe, rule)
+    if launched().first:
+        _ready(out, recipe, resume)
+    with joined(device):
+        recipe = resolved(recipe, data_folder, out, device)
+        saving = Saving(
+            partial(_kept, recipe, out),
+            partial(_restored, recipe, out / STATE) if resume else Saving.restore,
+            every,
+        )
+        return _trained(recipe, rule, data_folder, out, device, saving)
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
+def _check(recipe: Recipe, rule: LearningRule) -> None:
+    """Refuse settings that do not fit each other: RequestError (E_RECIPE)."""
+    Horizon.of(recipe)
+    if recipe.train.patience and not recipe.data.validation:
         raise RequestError(
-            "E_DEVICE", f"train.device is '{name}'; expected cpu, cuda or cuda:<number>"
-        ) from None
-    if device.type not in ("cpu", "cuda"):
-        raise RequestError("E_DEVICE", f"train.device is '{name}'; expected cpu or cuda")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise CouldNotRunError("E_DEVICE", f"train.device is '{name}', but no GPU is usable here")
-    return device
+            "E_RECIPE",
+            f"train.patience is {recipe.train.patience} with data.validation = 0; expected 0, or "
+            "held-out images that say when to stop",
+        )
+    if rule.online and recipe.train.accumulate > 1:
+        raise RequestError(
+            "E_RECIPE",
+            f"train.accumulate is {recipe.train.accumulate}, but rule '{rule.name}' updates the "
+            "weights after every step; expected 1",
+        )
 
 
-def _may_become_a_run(out: Path) -> None:
-    """Refuse, before the work, a folder that is somebody's and no run, or cannot be written."""
-    if out.is_dir() and any(out.iterdir()) and not (out / RECIPE).is_file():
+def _ready(out: Path, recipe: Recipe, resume: bool) -> None:
+    """Refuse, before the work, a folder that a run cannot become or go on in."""
+    if resume:
+        if not unfinished(out):
+            raise RequestError("E_RUN", f"{out} holds no unfinished training to go on with")
+        if (out / STATE).is_file():
+            check_state(out / STATE, recipe)
+        return
+    if unfinished(out):
+        raise RequestError(
+            "E_RUN",
+            f"{out} holds a training that has not finished: go on with --resume {out}, or name "
+            "another folder",
+        )
+    if (out / RECIPE).is_file():
+        raise RequestError("E_RUN", f"{out} holds a run already; name another with --out")
+    if out.is_dir() and any(out.iterdir()):
         raise RequestError(
             "E_OUT", f"{out} exists and is no run folder (it has no {RECIPE}); name another place"
         )
@@ -103,27 +129,88 @@ def _may_become_a_run(out: Path) -> None:
         )
 
 
+def _kept(recipe: Recipe, out: Path, state: State) -> None:
+    if place().first:
+        save_state(state, recipe, out / STATE)
+        if not (out / RECIPE).is_file():
+            write_text(out / RECIPE, to_toml(recipe))
+
+
+def _restored(recipe: Recipe, path: Path, state: State) -> None:
+    if path.is_file():
+        load_state(state, recipe, path)
+
+
+def _trained(
+    recipe: Recipe,
+    rule: LearningRule,
+    data_folder: Path | None,
+    out: Path,
+    device: torch.device,
+    saving: Saving,
+) -> Facts:
+    started, settings, data = time.perf_counter(), recipe.train, seen(recipe)
+    with first_goes_first():
+        images, labels = data.source.load(data_folder, "train", settings.steps)
+    limit = settings.limit or len(images)
+    kept, held = hold_out((images[:limit], labels[:limit]), recipe.data.validation, settings.seed)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(settings.seed)
+        model = build(recipe).to(device)
+        fitted = _fit(recipe, rule, model, data, (kept, held), out, saving)
+    with first_goes_first():
+        test = data.load(data_folder, "test", settings.steps)
+    last = _score(model, test, recipe, data)
+    best = _score_of_best(fitted, model, test, recipe, data, last)
+    facts = _facts(recipe, model, fitted, device) | {
+        "images": {"train": len(kept[0]), "validation": len(held[0]), "test": len(test[0])},
+        "test": {"last": _plain(last), "best": _plain(best)},
+        **account(recipe, model, data, test[0]),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    if place().first:
+        evidence = witness(model, test, data.scale, settings.steps, recipe.witness.samples)
+        write_text(out / RECIPE, to_toml(recipe))
+        save(model, out / MODEL, {"version": __version__, "recipe": recipe_hash(recipe)})
+        evidence.save(out / WITNESS)
+        write_text(out / HISTORY, json.dumps(facts, indent=2, allow_nan=False) + "\n")
+        (out / STATE).unlink()
+    return facts
+
+
 def _fit(
     recipe: Recipe,
     rule: LearningRule,
     model: nn.Module,
-    data: DataSet,
-    kept: Examples,
-    held: Examples,
+    data: Seen,
+    examples: tuple[Examples, Examples],
+    out: Path,
+    saving: Saving,
 ) -> Fitted:
-    device = torch.device(recipe.train.device)
-    images, labels, held_images, held_labels = (
-        torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in (*kept, *held)
+    (kept, held), settings, here = examples, recipe.train, place()
+    device = next(model.parameters()).device
+    check_shares(min(settings.batch, len(kept[0])), here.world)
+    batches = Batches(
+        *stored_on(device, kept),
+        data.source.scale,
+        recipe.data,
+        settings.batch,
+        settings.seed,
+        data.classes,
+        here.rank,
+        here.world,
+        settings.steps,
     )
-    order = torch.Generator().manual_seed(recipe.train.seed)
-    batches = Batches(images, labels, data.scale, recipe.train.batch, recipe.data.flip, order)
-    return fit(recipe, rule, model, batches, (held_images, held_labels), Progress())
+    validation = stored_on(device, (data.coded(held[0], settings.steps), held[1]))
+    if not here.first:
+        return fit(recipe, rule, model, batches, validation, Log(Progress(io.StringIO())), saving)
+    with journal(out) as note:
+        return fit(recipe, rule, model, batches, validation, Log(Progress(), note), saving)
 
 
-def _score(model: nn.Module, examples: Examples, recipe: Recipe, data: DataSet) -> Score:
-    device = torch.device(recipe.train.device)
-    images, labels = (torch.from_numpy(part).to(device) for part in examples)
-    return score(model, images, labels, data.scale, recipe.train.steps)
+def _score(model: nn.Module, examples: Examples, recipe: Recipe, data: Seen) -> Score:
+    images, labels = stored_on(next(model.parameters()).device, examples)
+    return score_together(model, images, labels, data.scale, recipe.train.steps)
 
 
 def _score_of_best(
@@ -131,7 +218,7 @@ def _score_of_best(
     model: nn.Module,
     test: Examples,
     recipe: Recipe,
-    data: DataSet,
+    data: Seen,
     last: Score,
 ) -> Score:
     """The test score of the epoch that validated best; the module is given back as it was."""
@@ -158,23 +245,8 @@ def _facts(recipe: Recipe, model: nn.Module, fitted: Fitted, device: torch.devic
             "torch": torch.__version__,
             "numpy": np.__version__,
         },
-        "machine": _machine(device),
+        "machine": in_words(device),
         "parameters": sum(p.numel() for p in model.parameters()),
         "epochs": [asdict(epoch) for epoch in fitted.epochs],
         "best_epoch": fitted.best.epoch,
     }
-
-
-def _machine(device: torch.device) -> str:
-    """The machine in words: processor, threads, system."""
-    listing = Path("/proc/cpuinfo")
-    names = [
-        line.partition(":")[2].strip()
-        for line in (listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else ())
-        if line.startswith("model name")
-    ]
-    processor = names[0] if names else platform.processor() or platform.machine()
-    words = f"{processor}, {torch.get_num_threads()} threads, {platform.system()}"
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)} with {words}"
-    return words

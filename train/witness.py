@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import RequestError
 from ..network.trace import Packed, Witness, pack
-from .dataset import Examples
+from .dataset import Examples, read
 from .evaluate import outputs
 from .frames import scaled
 from .modules import neurons
@@ -21,7 +21,7 @@ def witness(model: nn.Module, test: Examples, scale: float, steps: int, samples:
     Spikes stand under the neuron modules' path names. Raises RequestError (E_MODEL) when a neuron
     module is used twice: its two populations would share a name.
     """
-    images, labels = test[0][:samples], test[1][:samples]
+    images, labels = read(test[0][:samples]), test[1][:samples]
     names = {id(module): name for name, module in neurons(model).items()}
     spikes: dict[str, Packed] = {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from snnpipe.errors import RequestError  # noqa: E402
 from snnpipe.export.lift import Setting, lift  # noqa: E402
 from snnpipe.network.check import check  # noqa: E402
 from snnpipe.network.contract import Grid  # noqa: E402
-from snnpipe.network.grid import snap  # noqa: E402
-from snnpipe.network.layers import Conv, Dense, Network  # noqa: E402
-from snnpipe.network.neurons import Sum  # noqa: E402
+from snnpipe.network.grid import exact_sums, snap  # noqa: E402
+from snnpipe.network.layers import AvgPool, Conv, Dense, Network, SumPool  # noqa: E402
+from snnpipe.network.neurons import Sum, is_driven  # noqa: E402
+from snnpipe.network.nir_file import read_network, write_network  # noqa: E402
 from snnpipe.network.simulate import simulate  # noqa: E402
 from snnpipe.network.trace import Witness, pack  # noqa: E402
 from snnpipe.train.build import build  # noqa: E402
@@ -203,7 +205,7 @@ def levels(*shape: int) -> np.ndarray:
 def test_a_lifted_residual_architecture_is_the_module() -> None:
     """Branches of spikes meet in one `Sum`, which the next block and its short cut share."""
     sizes = "channels = [4, 4, 4, 6]\nstrides = [1, 1, 1, 2]"
-    model, setting = built("resnet", "digits", sizes)
+    model, setting = built("sew_resnet", "digits", sizes)
     network = lift(model, setting)
     check(network, "float")
     sources = {x.name: [s.source for s in x.synapses] for x in network.layers}
@@ -260,6 +262,127 @@ def test_a_lifted_pre_activation_net_is_the_module() -> None:
         "readout": ["lif3"],
     }
     assert equal(model, SETTING, network, levels(9, 2, 8, 6)) == ["lif1", "lif2", "lif3"]
+
+
+class Normalised(nn.Module):
+    """Normalisation in front of neurons that stand on sums, as in He et al.'s pre-activation."""
+
+    def __init__(self, neurons_of_sum: nn.Module) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 4, 3, padding=1)
+        self.bn1, self.bn2, self.bn3 = (nn.BatchNorm2d(4) for _ in range(3))
+        self.lif1, self.lif2, self.lif3 = LIF(0.5), neurons_of_sum, LIF(0.5)
+        self.conv1 = nn.Conv2d(4, 4, 3, padding=1)
+        self.conv2 = nn.Conv2d(4, 4, 1)
+        self.fc = nn.Linear(4 * 48, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a = self.stem(x)
+        b = a + self.conv1(self.lif1(self.bn1(a)))
+        c = b + self.conv2(self.lif2(self.bn2(b)))
+        return self.fc(self.lif3(self.bn3(c) * 0.5).flatten(1))
+
+
+def test_a_normalisation_without_weights_before_it_is_the_neurons(tmp_path: Path) -> None:
+    """Its gain and offset become those of the neurons, exactly; what is summed stays as it is."""
+    model = trained(Normalised(LIF(0.5)))
+    network = lift(model, SETTING)
+    check(network, "float")
+    for name, norm, factor in (("lif2", model.bn2, 1.0), ("lif3", model.bn3, 0.5)):
+        neuron = network.layer(name).neuron
+        gain = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach().numpy()
+        shift = (norm.bias - norm.running_mean * torch.from_numpy(gain)).detach().numpy()
+        np.testing.assert_allclose(neuron.gain[:, 0, 0], factor * gain, rtol=1e-6)
+        np.testing.assert_allclose(neuron.leak[:, 0, 0], factor * shift, rtol=1e-5, atol=1e-6)
+    assert [s.source for s in network.layer("lif3").synapses] == ["lif2.sum", "lif2"]
+    seen = witness(model, n=40)
+    assert wrong(network, seen) == {"lif1": 0, "lif2": 0, "lif3": 0, "readout": 0}
+    write_network(network, tmp_path / "network.nir")
+    assert wrong(read_network(tmp_path / "network.nir"), seen)["lif2"] == 0
+    model.bn2.bias.data += 0.3
+    assert wrong(network, witness(model, n=40))["lif2"] > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (nn.Sequential(nn.Conv2d(2, 2, 1), LIF(), nn.BatchNorm2d(2), IF()),
+         "'2' has no place .* it follows what '1' emits.*, nor do neurons of the kind LIF follow"),
+        (nn.Sequential(nn.Conv2d(2, 2, 1), LIF(), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1)),
+         "'2' has no place in a Network: it follows what '1' emits, which has no weights to fold"),
+        (nn.Sequential(nn.BatchNorm2d(2), nn.AvgPool2d(2)), "'0' .* it follows what 'input' emits"),
+        (nn.Sequential(nn.Conv2d(2, 2, 1), nn.AvgPool2d(2, padding=1), nn.BatchNorm2d(2)),
+         "'2' has no place in a Network: it follows 'pool'"),
+    ],
+)  # fmt: skip
+def test_a_normalisation_that_nobody_can_take_is_refused(model: nn.Module, words: str) -> None:
+    with pytest.raises(RequestError, match=words) as caught:
+        lift(model.eval(), SETTING)
+    assert caught.value.code == "E_LIFT"
+
+
+def test_a_normalised_sum_that_only_neurons_take_goes_into_its_weights() -> None:
+    """So that nothing but plain neurons remains, which every target has."""
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(2, 4, 1)
+            self.bn, self.lif, self.fc = nn.BatchNorm2d(4), LIF(), nn.Linear(192, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.lif(self.bn(self.a(x) + self.b(x))).flatten(1))
+
+    model = trained(Branches())
+    network = lift(model, SETTING)
+    assert not any(is_driven(layer.neuron) for layer in network.layers)
+    assert wrong(network, witness(model, n=40)) == {"lif": 0, "readout": 0}
+
+
+class Pooled(nn.Module):
+    """Pools behind weights, with a normalisation behind the pool, and means over 3 values."""
+
+    def __init__(self, pool: nn.Module) -> None:
+        super().__init__()
+        self.conv1, self.pool1, self.bn1 = nn.Conv2d(2, 4, 3, padding=1), pool, nn.BatchNorm2d(4)
+        self.lif1, self.lif2 = LIF(0.5), LIF(0.5)
+        self.pool2, self.conv2 = nn.AvgPool2d((1, 3)), nn.Conv2d(4, 6, 2)
+        self.fc = nn.Linear(18, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.lif1(self.bn1(self.pool1(self.conv1(x))))
+        return self.fc(self.lif2(self.conv2(self.pool2(x))).flatten(1))
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool2d((2, 1)), SumPool2d((2, 1))])
+def test_pools_and_weights_change_nothing_and_stay_on_the_grid(pool: nn.Module) -> None:
+    model = trained(Pooled(pool))
+    network = lift(model, SETTING)
+    pools = [op for _, _, op in network.operations() if isinstance(op, AvgPool | SumPool)]
+    assert [type(op) for op in pools] == [SumPool, SumPool]
+    assert wrong(network, witness(model, n=40)) == {"lif1": 0, "lif2": 0, "readout": 0}
+    assert exact_sums(snap(network))
+    model.conv1.bias.data += 0.2
+    assert wrong(network, witness(model, n=40))["lif1"] > 0
+
+
+def test_a_current_that_two_populations_take_stands_twice_under_two_names() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3)
+            self.lif1, self.lif2, self.fc = LIF(), LIF(), nn.Linear(144, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            c = self.conv(x)
+            return self.fc((self.lif1(self.bn(c)) + self.lif2(c)).flatten(1))
+
+    model = trained(Twice())
+    network = lift(model, SETTING)
+    check(network, "float")
+    names = [op.name for _, _, op in network.operations()]
+    assert names == ["conv", "conv.2", "flatten", "fc"]
+    assert wrong(network, witness(model)) == {"lif1": 0, "lif2": 0, "readout": 0}
 
 
 @pytest.mark.parametrize("front", ["channels = []\nstrides = []", "channels = [3]\nstrides = [4]"])

@@ -87,17 +87,19 @@ def test_a_fault_in_lift_fails_at_its_arrow_and_layer(
 
     right = lift.fold
 
-    def forgotten(value: Any, gain: Any, shift: Any, name: str) -> Any:
-        return value if name == "bn2" else right(value, gain, shift, name)
+    def forgotten(synapses: Any, gain: Any, shift: Any) -> Any:
+        return synapses if feeds_second(synapses) else right(synapses, gain, shift)
 
-    def dropped(value: Any, gain: Any, shift: Any, name: str) -> Any:
-        found = right(value, gain, shift, name)
-        if name != "bn2":
+    def dropped(synapses: Any, gain: Any, shift: Any) -> Any:
+        found = right(synapses, gain, shift)
+        if not feeds_second(synapses):
             return found
-        (synapse,) = found.synapses
-        assert isinstance(synapse.operations[0], Conv)
-        conv = replace(synapse.operations[0], bias=None)
-        return replace(found, synapses=(replace(synapse, operations=(conv,)),))
+        (synapse,) = found
+        return (replace(synapse, operations=(replace(synapse.operations[0], bias=None),)),)
+
+    def feeds_second(synapses: Any) -> bool:
+        operations = synapses[0].operations
+        return bool(isinstance(operations[-1], Conv) and operations[-1].name == "conv2")
 
     where = runs.place(run)
     network = commands.truth(where, inputs.Reading())
@@ -293,21 +295,79 @@ def test_a_killed_export_leaves_no_half_written_artefact(run: Path) -> None:
     assert [p.name for p in (run / "artefacts").iterdir() if not p.name.startswith(".")] == []
 
 
-def test_a_terminated_training_leaves_nothing(tmp_path: Path) -> None:
+def test_a_terminated_training_goes_on(snnpipe: Any, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="training needs the extra 'train'")
+    short = ("--set", "train.limit=200", "--set", "model.channels=[4,4,4]")
     process = subprocess.Popen(
-        [sys.executable, "-m", "snnpipe", "train", DIGITS, "--set", "train.epochs=1000"],
+        [sys.executable, "-m", "snnpipe", "train", DIGITS, *short, "--set", "train.epochs=30"],
         cwd=tmp_path,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
+    run = tmp_path / "runs" / "digits"
     for _ in range(300):
-        if (tmp_path / "runs" / "digits").exists():
+        if (run / "state.safetensors").exists():
             break
         time.sleep(0.1)
-    time.sleep(1)
     process.terminate()
-    assert process.wait(60) == 143
-    assert not list((tmp_path / "runs").iterdir())
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    assert f"go on with: snnpipe train --resume {Path('runs/digits')}" in told
+    for command in ("export", "verify", "run"):
+        done = snnpipe(command, "--json", cwd=tmp_path)
+        assert done.code == 2
+        assert done.json["error"]["code"] == "E_UNFINISHED"
+        assert "snnpipe train --resume runs/digits" in done.sentence
+    done = snnpipe("train", DIGITS, *short, "--resume", "runs/digits", cwd=tmp_path)
+    assert done.code == 2
+    assert "train.epochs was 30 in this training, the recipe says" in done.sentence
+    done = snnpipe("train", "--resume", "runs/digits", "--json", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert [epoch["epoch"] for epoch in done.json["epochs"]] == list(range(1, 31))
+    assert not (run / "state.safetensors").exists()
+    done = snnpipe("train", "--resume", "runs/digits", cwd=tmp_path)
+    assert (done.code, "no unfinished training" in done.sentence) == (2, True)
+
+
+def test_seeds_and_rules_from_the_command_line(snnpipe: Any, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="training needs the extra 'train'")
+    short = (
+        "--set",
+        "train.limit=100",
+        "--set",
+        "train.epochs=1",
+        "--set",
+        "model.channels=[4,4,4]",
+    )
+    asked = ("train", DIGITS, *short, "--seeds", "2", "--rules", "rate,bptt", "--out", "both")
+    done = snnpipe(*asked, "--json", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert done.json["seeds"] == [0, 1]
+    assert list(done.json["variants"]) == ["rate", "bptt"]
+    assert "rate - bptt: " in done.err
+    assert "90 % interval" in done.err
+    assert (tmp_path / "both" / "bptt" / "seed-1" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "name a recipe"),
+        ((DIGITS, "--rules", "rate,bptt"), "add --seeds"),
+        ((DIGITS, "--seeds", "2", "--rules", "rat"), "did you mean 'rate'"),
+        ((DIGITS, "--resume", "x", "--out", "y"), "leave out --out"),
+        (("--resume", "nowhere"), "no unfinished training"),
+        ((DIGITS, "--max-synops", "0"), "--max-synops"),
+        ((DIGITS, "--seeds", "1"), "--seeds"),
+    ],
+)
+def test_options_of_train_that_do_not_fit(
+    snnpipe: Any, tmp_path: Path, options: Any, words: str
+) -> None:
+    pytest.importorskip("torch", reason="training needs the extra 'train'")
+    done = snnpipe("train", *options, cwd=tmp_path)
+    assert done.code == 2
+    assert words in done.sentence
 
 
 def test_list_shows_every_kind(snnpipe: Any) -> None:

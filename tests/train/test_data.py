@@ -19,7 +19,10 @@ from snnpipe import plugins
 from snnpipe.errors import CouldNotRunError, RequestError, SnnpipeError
 from snnpipe.train.idx import read_idx
 
-NAMES = ["cifar10", "digits", "fashion_mnist", "mnist", "nmnist"]
+NAMES = [
+    "cifar10", "cifar100", "cifar10dvs", "digits", "dvs128gesture", "fashion_mnist", "imagenet",
+    "imagenette", "mnist", "nmnist", "shd",
+]  # fmt: skip
 
 
 def sha256(data: Any) -> str:
@@ -52,16 +55,22 @@ def test_the_sets() -> None:
     }
     assert facts == {
         "cifar10": ("cifar10", (3, 32, 32), 10, 255, 2**-8, "direct"),
+        "cifar100": ("cifar100", (3, 32, 32), 100, 255, 2**-8, "direct"),
+        "cifar10dvs": ("cifar10dvs", (2, 48, 48), 10, 255, 1.0, "events"),
         "digits": ("digits", (1, 8, 8), 10, 16, 2**-4, "direct"),
+        "dvs128gesture": ("dvs128gesture", (2, 128, 128), 11, 255, 1.0, "events"),
         "fashion_mnist": ("fashion_mnist", (1, 28, 28), 10, 255, 2**-8, "direct"),
+        "imagenet": ("imagenet", (3, 224, 224), 1000, 255, 2**-8, "direct"),
+        "imagenette": ("imagenette", (3, 160, 160), 10, 255, 2**-8, "direct"),
         "mnist": ("mnist", (1, 28, 28), 10, 255, 2**-8, "direct"),
         "nmnist": ("nmnist", (2, 34, 34), 10, 15, 1.0, "events"),
+        "shd": ("shd", (1, 1, 700), 20, 15, 1.0, "events"),
     }
 
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys, snnpipe.train.recipe, snnpipe.plugins as p\n"
+        "import sys, snnpipe.train.coding, snnpipe.plugins as p\n"
         f"for name in {NAMES}: p.load('data', name)\n"
         "heavy = {'torch', 'sklearn', 'scipy', 'pooch', 'requests', 'PIL'}\n"
         "print(sorted(heavy & set(sys.modules)))"
@@ -361,3 +370,50 @@ def test_wrong_cifar_files(tmp_path: Path, data: bytes, part: str) -> None:
     assert (error.code, error.exit_code) == ("E_DATA", 2)
     assert part in error.message
     assert "test_batch.bin" in error.message
+
+
+# --- CIFAR-100 ------------------------------------------------------------------------------------
+
+
+def test_made_cifar100_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The fine label is the class; the coarse one before it is not."""
+    fine = rows(6)
+    fine[:, 0] = [99, 0, 42, 7, 19, 20]
+    coarse = np.array([[3], [19], [0], [1], [2], [255]], np.uint8)
+    (tmp_path / "cifar-100-binary").mkdir()
+    file = tmp_path / "cifar-100-binary" / "test.bin"
+    file.write_bytes(np.concatenate([coarse, fine], 1).tobytes())
+    with caplog.at_level(logging.WARNING):
+        images, labels = plugins.load("data", "cifar100").load(tmp_path, "test", 4)
+    assert labels.tolist() == [99, 0, 42, 7, 19, 20]
+    assert np.array_equal(images.reshape(6, -1), fine[:, 1:])
+    assert "6 of 10000 test samples" in caplog.text
+    file.write_bytes(np.concatenate([coarse, fine], 1).tobytes()[:-1])
+    assert "has 18443 bytes, expected a multiple of 3074" in refusal("cifar100", tmp_path).message
+    file.write_bytes(b"\x01\x64" + bytes(3072))
+    assert "the label of row 0 is 100, expected 0 to 99" in refusal("cifar100", tmp_path).message
+
+
+# --- sets that nobody fetches for the user --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("dvs128gesture", ["trials_to_test.txt", "research.ibm.com"]),
+        ("cifar10dvs", ["folders airplane to truck", "figshare.com"]),
+        ("shd", ["shd_test.h5", "zenkelab.org"]),
+        ("imagenet", ["the folder val", "image-net.org"]),
+    ],
+)
+def test_where_the_others_are_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, parts: list[str]
+) -> None:
+    monkeypatch.delenv("SNNPIPE_DATA", raising=False)
+    error = refusal(name, None)
+    assert (error.code, error.exit_code) == ("E_DATA", 3)
+    for part in (*parts, f"'{name}'", "--data", "SNNPIPE_DATA"):
+        assert part in error.message
+    named = refusal(name, tmp_path)
+    assert (named.code, named.exit_code) == ("E_DATA", 3)
+    assert parts[0] in named.message

@@ -15,6 +15,7 @@ from snnpipe.train.checkpoint import load_run
 from snnpipe.train.evaluate import outputs, score
 from snnpipe.train.examples import Batches, hold_out
 from snnpipe.train.frames import scaled
+from snnpipe.train.recipe import DataPart
 from snnpipe.train.recipe_file import parse_recipe
 from snnpipe.train.run import train_run
 from torch import nn
@@ -72,12 +73,11 @@ def test_time_moves_in_front() -> None:
 def test_batches_of_recordings(flip: bool) -> None:
     """Whole recordings in a new order; a mirrored one is mirrored at every step."""
     stored = recordings()
-    order = torch.Generator().manual_seed(3)
-    batches = Batches(
-        torch.from_numpy(stored), torch.arange(6), 1.0, batch=3, flip=flip, generator=order
-    )
+    settings = DataPart("made", flip=flip)
+    images, labels = torch.from_numpy(stored), torch.arange(6)
+    batches = Batches(images, labels, 1.0, settings, batch=3, seed=3, classes=6)
     mirrored = {}
-    for batch in batches.epoch():
+    for batch in batches.epoch(1):
         frames, labels = batch.frames, batch.labels
         assert frames.shape == (4, 3, 2, 3, 5)
         for column, label in enumerate(labels.tolist()):

@@ -114,7 +114,7 @@ def test_without_a_network(nowhere: Path, monkeypatch: pytest.MonkeyPatch, name:
 
     real_fetch = fetch.fetch
     plugins.load("data", "cifar10")
-    for module in ("snnpipe.train.idx", "snnpipe.train.data.cifar10"):
+    for module in ("snnpipe.train.idx", "snnpipe.train.cifar"):
         monkeypatch.setattr(f"{module}.fetch", lambda n, r: real_fetch(n, r, downloader))
     with pytest.raises(CouldNotRunError) as caught:
         plugins.load("data", name).load(None, "train", 4)

@@ -12,14 +12,19 @@ import torch
 from snnpipe import plugins
 from snnpipe.errors import RequestError
 from snnpipe.train.build import build, rule_of
+from snnpipe.train.diagnosis import culprit
 from snnpipe.train.evaluate import Score, score
-from snnpipe.train.examples import Batches, hold_out
-from snnpipe.train.fit import fit
+from snnpipe.train.examples import Batch, Batches, hold_out
+from snnpipe.train.fit import Log, fit
+from snnpipe.train.modules import LIF
+from snnpipe.train.objective import Objective
 from snnpipe.train.optimise import course, optimiser, share_of_rate
 from snnpipe.train.progress import Progress
-from snnpipe.train.recipe import TrainPart
+from snnpipe.train.recipe import DataPart, TrainPart
 from snnpipe.train.recipe_file import parse_recipe
 from snnpipe.train.rules.rate import Rate
+from snnpipe.train.state import State
+from snnpipe.train.update import Updates, cut
 from torch import nn
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -47,11 +52,15 @@ def _fit(text, rule=None, progress=None):
     model = build(recipe)
     images, labels, *validation = (torch.from_numpy(part) for part in (*kept, *held))
     batches = Batches(
-        images, labels, data.scale, recipe.train.batch, recipe.data.flip,
-        torch.Generator().manual_seed(recipe.train.seed),
-    )  # fmt: skip
+        images, labels, data.scale, recipe.data, recipe.train.batch, recipe.train.seed, data.classes
+    )
     fitted = fit(
-        recipe, rule or rule_of(recipe), model, batches, tuple(validation), progress or Progress()
+        recipe,
+        rule or rule_of(recipe),
+        model,
+        batches,
+        tuple(validation),
+        Log(progress or Progress()),
     )
     return model, fitted, data, recipe
 
@@ -73,15 +82,101 @@ def test_it_learns_digits(rule):
     assert found.accuracy == fitted.best.validation_accuracy
 
 
-def test_a_loss_that_is_not_finite_stops_it():
-    class Broken(Rate):
-        def __call__(self, *args):
-            for part in super().__call__(*args):
-                yield replace(part, outputs=part.outputs * float("nan"))
+class Spoilt(Rate):
+    """A rule that spoils something in the middle of an epoch."""
 
-    with pytest.raises(RequestError, match="loss became nan in epoch 1") as caught:
-        _fit(DIGITS, Broken())
+    def __init__(self, spoil, outputs=1.0):
+        object.__setattr__(self, "spoil", spoil)
+        object.__setattr__(self, "outputs", outputs)
+        object.__setattr__(self, "passes", [])
+
+    def __call__(self, model, *args):
+        self.passes.append(model)
+        broken = len(self.passes) == 3
+        if broken:
+            self.spoil(model)
+        for part in super().__call__(model, *args):
+            yield replace(part, outputs=part.outputs * self.outputs) if broken else part
+
+
+def _fill(name, value):
+    def spoil(model):
+        with torch.no_grad():
+            model.get_parameter(name).fill_(value)
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "outputs", "words"),
+    [
+        (_fill("conv2.weight", float("inf")), 1.0, "the parameter 'conv2.weight' is no longer"),
+        # No spike is NaN, so the loss is finite here: only gradients tell.
+        (_fill("conv2.weight", 3e38), 1.0, "the output of layer 'conv2' is not finite"),
+        (_fill("fc.weight", 3e38), 1.0, "the output of layer 'fc' is not finite"),
+        (lambda _model: None, float("nan"), "the gradient of 'fc.bias' is not"),
+    ],
+)
+def test_what_is_not_finite_stops_it_and_is_named(spoil, outputs, words):
+    with pytest.raises(RequestError, match=f"^epoch 1, update 3: .*{words}.*train.lr") as caught:
+        _fit(DIGITS, Spoilt(spoil, outputs))
     assert caught.value.code == "E_DIVERGED"
+
+
+def test_a_sound_pass_has_no_culprit():
+    model = build(parse_recipe(DIGITS, "test"))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = culprit(model, torch.rand(5, 1, 8, 8), 4, "joint")
+    assert found == "the loss is not finite, though every layer's output and gradient is"
+    assert "input" in culprit(model, torch.full((5, 1, 8, 8), torch.nan), 4, "joint")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_it_stops_when_validation_does_not_get_better():
+    """With so small a rate nothing changes: no epoch is better than the first."""
+    text = DIGITS.replace("epochs = 5", "epochs = 50\nlr = 1e-30\npatience = 2\nlimit = 300")
+    _, fitted, *_ = _fit(text)
+    checked = [epoch.validation_accuracy for epoch in fitted.epochs]
+    best = fitted.best.epoch
+    assert len(checked) == best + 2 < 50
+    assert max(checked) == checked[best - 1]
+    assert all(value < checked[best - 1] for value in checked[: best - 1])
+
+
+@pytest.mark.parametrize("rule", ["rate", "bptt"])
+def test_pieces_of_a_batch_add_up_to_its_gradient(rule):
+    """Without normalisation, whose statistics are those of a piece."""
+    torch.manual_seed(1)
+    frames, labels = torch.rand(12, 3, 5, 5).double(), torch.arange(12) % 4
+    found = []
+    for pieces in (1, 3, 5):
+        torch.manual_seed(2)
+        model = nn.Sequential(nn.Conv2d(3, 6, 3), LIF(), nn.Flatten(), nn.Linear(54, 4)).double()
+        recipe = parse_recipe(
+            f'[data]\nname = "digits"\n[rule]\nname = "{rule}"\n[train]\naccumulate = {pieces}\n'
+            'steps = 3\noptimizer = "sgd"',
+            "test",
+        )
+        settings = recipe.train
+        optimizer = optimiser(model, settings)
+        state = State(model, optimizer, course(optimizer, settings, 5))
+        done = Updates(recipe, rule_of(recipe), Objective(recipe.loss))(
+            state, Batch(frames, labels, labels)
+        )
+        assert done.shown == 12
+        found.append([done.loss, *(p.grad for p in model.parameters())])
+    for other in found[1:]:
+        for one, another in zip(found[0], other, strict=True):
+            torch.testing.assert_close(another, one, rtol=1e-12, atol=1e-15)
+
+
+def test_recordings_are_cut_along_the_batch():
+    frames = torch.arange(4 * 5).view(4, 5, 1, 1, 1)
+    pieces = list(cut(Batch(frames, torch.arange(5), torch.eye(5)), 2))
+    assert [piece.frames[1, :, 0, 0, 0].tolist() for piece in pieces] == [[5, 6, 7], [8, 9]]
+    assert [piece.labels.tolist() for piece in pieces] == [[0, 1, 2], [3, 4]]
+    assert torch.equal(torch.cat([piece.targets for piece in pieces]), torch.eye(5))
 
 
 def test_hold_out_takes_the_same_share_of_every_class():
@@ -96,20 +191,20 @@ def test_hold_out_takes_the_same_share_of_every_class():
     assert len(hold_out((images, labels), 0.0, 3)[1][0]) == 0
 
 
-def _batches(count, batch, flip=False):
+def _batches(count, batch, **settings):
     images = torch.arange(count, dtype=torch.uint8)[:, None, None, None].repeat(1, 1, 2, 3)
     images[..., 0] = 200
-    generator = torch.Generator().manual_seed(5)
-    return Batches(images, torch.arange(count), 0.25, batch, flip, generator)
+    part = DataPart("made", **settings)
+    return Batches(images, torch.arange(count), 0.25, part, batch, seed=5, classes=count)
 
 
 def test_batches_hold_every_image_at_most_once():
     batches = _batches(50, 8)
     assert batches.per_epoch == 6
     orders = []
-    for _ in range(2):
+    for number in (1, 2):
         seen = []
-        for batch in batches.epoch():
+        for batch in batches.epoch(number):
             frames, labels = batch.frames, batch.labels
             assert frames.shape == (8, 1, 2, 3)
             assert frames.dtype == torch.float32
@@ -118,15 +213,15 @@ def test_batches_hold_every_image_at_most_once():
         assert len(set(seen)) == 48
         orders.append(seen)
     assert orders[0] != orders[1]
-    assert [len(batch.labels) for batch in _batches(5, 8).epoch()] == [5]
+    assert [len(batch.labels) for batch in _batches(5, 8).epoch(1)] == [5]
 
 
 def test_flip_mirrors_about_half():
     mirrored = torch.cat(
-        [batch.frames[:, 0, 0, 2] == 50 for batch in _batches(200, 50, True).epoch()]
+        [batch.frames[:, 0, 0, 2] == 50 for batch in _batches(200, 50, flip=True).epoch(1)]
     )
     assert 70 < int(mirrored.sum()) < 130
-    assert not torch.cat([b.frames[:, 0, 0, 2] == 50 for b in _batches(200, 50).epoch()]).any()
+    assert not torch.cat([b.frames[:, 0, 0, 2] == 50 for b in _batches(200, 50).epoch(1)]).any()
 
 
 def test_the_course_of_the_learning_rate():

@@ -8,7 +8,7 @@ import torch
 from snnpipe.errors import RequestError
 from snnpipe.network import dynamics
 from snnpipe.train.evaluate import outputs
-from snnpipe.train.modules import IF, LIF, Recurrent, neurons
+from snnpipe.train.modules import IF, LIF, CubaLIF, Recurrent, neurons
 from snnpipe.train.rules.bptt import BPTT
 from snnpipe.train.rules.rate import Rate
 from torch import nn
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS, BATCH, SIZE = 6, 5, 7
 
 
-def layer(neuron: LIF | IF, bias: bool = True) -> Recurrent:
+def layer(neuron: LIF | IF | CubaLIF, bias: bool = True) -> Recurrent:
     """Recurrent weights that are multiples of 1/16: sums of spikes through them are exact."""
     torch.manual_seed(2)
     weights = nn.Linear(SIZE, SIZE, bias=bias)
@@ -32,22 +32,30 @@ def currents(steps: int = STEPS) -> torch.Tensor:
     return torch.randint(-8, 25, (steps, BATCH, SIZE)) / 16
 
 
-@pytest.mark.parametrize("kind", ["lif", "if"])
+@pytest.mark.parametrize("kind", ["lif", "if", "cuba", "learned"])
 @pytest.mark.parametrize("reset", ["zero", "subtract"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("still", [True, False])
 def test_the_step_is_the_one_of_the_network(kind, reset, bias, still):
     """Bit for bit: c_t = x_t + W s_{t-1} + b, no spikes before the first step, the bias counts."""
     rest = (0.75, reset, "ge")
-    module = layer(LIF(0.5, *rest) if kind == "lif" else IF(*rest), bias)
+    neuron = {
+        "lif": lambda: LIF(0.5, *rest),
+        "if": lambda: IF(*rest),
+        "cuba": lambda: CubaLIF(0.25, 0.5, *rest),
+        "learned": lambda: CubaLIF(0.25, 0.5, *rest, learn_decay=True),
+    }[kind]()
+    module = layer(neuron, bias)
+    synaptic = np.float32(0.25 if kind in ("cuba", "learned") else 0)
     x = currents()
     shown = x[:1].expand_as(x) if still else x
     weights = module.weights.weight.detach().numpy()
     offset = module.weights.bias.detach().numpy() if bias else 0
-    v, s, expected = np.zeros((BATCH, SIZE), np.float32), np.zeros((BATCH, SIZE), np.float32), []
+    v = i = s = np.zeros((BATCH, SIZE), np.float32)
+    expected = []
     for c in shown.numpy():
-        current = c + (s @ weights.T + offset)
-        u = dynamics.integrate(v, current, np.float32(0.5 if kind == "lif" else 1))
+        i = dynamics.filtered(i, c + (s @ weights.T + offset), synaptic, np.float32(1))
+        u = dynamics.integrate(v, i, np.float32(1 if kind == "if" else 0.5))
         s = dynamics.decide(u, np.float32(0.75), "ge").astype(np.float32)
         kind_of_reset = "subtract" if reset == "subtract" else "value"
         v = dynamics.reset(u, s, np.float32(0.75), np.float32(0), kind_of_reset)
@@ -107,6 +115,42 @@ def test_the_gradient_is_the_one_written_out(reset, detach):
                             (bias.grad, to_bias)]:  # fmt: skip
         assert expected.abs().sum() > 1e-2
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("reset", "detach"), RESETS)
+@pytest.mark.parametrize("kind", ["lif", "cuba"])
+def test_the_gradient_of_learned_decays_is_the_one_written_out(reset, detach, kind):
+    """Autograd through u = decay v + i alone, the spike written as step + soft - soft.detach()."""
+    rest = (0.9, reset, "gt", detach, None, True)
+    module = layer(LIF(0.6, *rest) if kind == "lif" else CubaLIF(0.3, 0.6, *rest)).double()
+    x = currents().double()
+    weights, bias = module.weights.weight, module.weights.bias
+    toward = torch.randn(BATCH, SIZE, dtype=torch.float64)
+    decay, synaptic = (
+        torch.tensor(round(value * 4096) / 4096, dtype=torch.float64, requires_grad=True)
+        for value in (0.6, 0.3)
+    )
+    v = i = s = torch.zeros(BATCH, SIZE, dtype=torch.float64)
+    mean = torch.zeros_like(v)
+    for c in x:
+        heard = c + s @ weights.T + bias
+        i = heard if kind == "lif" else synaptic * i + heard
+        u = decay * v + i
+        soft = torch.sigmoid(4 * (u - 0.9))
+        s = (u > 0.9).double() + soft - soft.detach()
+        taken = s.detach() if detach else s
+        v = u - taken * (u if reset == "zero" else 0.9)
+        mean = mean + s / STEPS
+    own = [decay] if kind == "lif" else [decay, synaptic]
+    expected = torch.autograd.grad((mean * toward).sum(), [weights, *own])
+    logits = [module.neurons.decay_logit, module.neurons.synaptic_decay_logit][: len(own)]
+    loss = (mean_output(BPTT(), module, x, STEPS) * toward).sum()
+    found = torch.autograd.grad(loss, [weights, *logits])
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-12, atol=1e-12)
+    for logit, left, right in zip(logits, found[1:], expected[1:], strict=True):
+        smooth = torch.sigmoid(logit)
+        torch.testing.assert_close(left, right * smooth * (1 - smooth), rtol=1e-12, atol=1e-12)
+        assert right.abs() > 1e-3
 
 
 def test_the_first_step_hears_nothing_but_the_bias():

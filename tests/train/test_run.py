@@ -122,21 +122,22 @@ def test_a_run_repeats_bit_for_bit(run, tmp_path):
     assert np.array_equal(left.outputs, right.outputs)
     assert all(np.array_equal(left.spikes[name], right.spikes[name]) for name in left.spikes)
     for first, second in zip(facts["epochs"], again["epochs"], strict=True):
-        assert {**first, "seconds": 0} == {**second, "seconds": 0}
+        times = {"seconds": 0, "waited": 0, "per_second": 0, "ready_per_second": 0}
+        assert {**first, **times} == {**second, **times}
     other = _run(tmp_path / "other", RECIPE.replace("limit = 400", "limit = 400\nseed = 1"))
     assert other["epochs"][0]["loss"] != facts["epochs"][0]["loss"]
     left, right = (load_file(f / "model.safetensors") for f in (out, tmp_path / "other"))
     assert not torch.equal(left["conv1.weight"], right["conv1.weight"])
 
 
-def test_a_run_takes_the_place_of_a_run_but_of_nothing_else(run, tmp_path):
+def test_a_run_takes_no_place_that_is_taken(run, tmp_path):
+    out, _ = run
     short = RECIPE.replace("epochs = 2", "epochs = 1").replace("limit = 400", "limit = 80")
-    out = tmp_path / "run"
-    _run(out, short)
-    (out / "network.nir").write_text("stale")
-    facts = _run(out, short)
-    assert not (out / "network.nir").exists()
-    assert facts["best_epoch"] == 1
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(RequestError, match="holds a run already") as caught:
+        _run(out, short)
+    assert caught.value.code == "E_RUN"
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.tex").write_text("x")
@@ -232,7 +233,7 @@ def test_names_and_parameters_of_the_architectures():
     assert isinstance(model.if1, IF)
     spiking = model.if3.spiking
     assert (spiking.decay, spiking.threshold, spiking.compare) == (1.0, 0.5, "ge")
-    assert (spiking.surrogate.name, spiking.surrogate.width) == ("triangle", 2.0)
+    assert (spiking.surrogate.name, spiking.surrogate.width) == ("triangle", 1.0)
     assert model.fc3.in_features == 5 * 5 * 5  # 28 -> 14 -> 5
     assert model.fc.bias is not None
     mlp = build(
@@ -248,14 +249,16 @@ def _names(model: nn.Module) -> list[str]:
 
 
 def test_the_residual_architecture():
-    text = '[data]\nname = "digits"\n[model]\nname = "resnet"\nchannels = [3, 3, 5]\n'
+    text = '[data]\nname = "digits"\n[model]\nname = "sew_resnet"\nchannels = [3, 3, 5]\n'
     model = build(parse_recipe(text + "strides = [1, 1, 3]\nhidden = [7]", "t"))
     body = ["conv1", "bn1", "lif1", "conv2", "bn2", "lif2"]
     assert _names(model) == [
         *("conv1", "bn1", "lif1"),
         *(f"block2.body.{name}" for name in body),
+        "block2.after",
         "block2.short",
         *(f"block3.body.{name}" for name in body),
+        "block3.after",
         *(f"block3.short.{name}" for name in ("conv1", "bn1", "lif1")),
         *("flatten", "fc4", "bn4", "lif4", "fc"),
     ]
@@ -292,3 +295,40 @@ def test_a_neuron_used_twice_has_no_witness():
     images = np.zeros((2, 1, 2, 2), np.uint8)
     with pytest.raises(RequestError, match="'2' is used twice"):
         witness(model, (images, np.zeros(2, np.int64)), 1.0, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("validation = 0.1", "validation = 0.0", "train.patience is 3 with data.validation = 0"),
+        ("flip = true", "[rule]\nname = 'ottt_online'\n[loss]\nform = 'per_step'",
+         "train.accumulate is 2, but rule 'ottt_online'"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_before_work(tmp_path, old, new, words):
+    text = RECIPE.replace(old, new) + "[train]\npatience = 3\naccumulate = 2\n"
+    text = text.replace("[train]\nsteps = 3\nepochs = 2\nlimit = 400\n", "")
+    if "ottt" in new:
+        text += 'norm = "per_step"\n'
+    with pytest.raises(RequestError, match=words) as caught:
+        _run(tmp_path / "run", text)
+    assert caught.value.code == "E_RECIPE"
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_is_told_of_every_epoch(tmp_path):
+    events = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="needs tensorboard"
+    )
+    facts = _run(tmp_path / "run")
+    seen = events.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    for name, key in (("loss/train", "loss"), ("accuracy/validation", "validation_accuracy")):
+        points = [(point.step, point.value) for point in seen.Scalars(name)]
+        assert points == [(epoch["epoch"], pytest.approx(epoch[key])) for epoch in facts["epochs"]]
+
+
+def test_without_tensorboard_nothing_is_noted(tmp_path, monkeypatch):
+    monkeypatch.setattr("snnpipe.train.journal.find_spec", lambda _name: None)
+    facts = _run(tmp_path / "run")
+    assert facts["best_epoch"] >= 1
+    assert not (tmp_path / "run" / "tensorboard").exists()

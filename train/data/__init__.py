@@ -1,1 +1,1 @@
-"""Readers of data sets, one file each; numpy only."""
+"""Readers of data sets, one file each; numpy, and h5py where the files are HDF5."""

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from ...errors import CouldNotRunError, RequestError
 from ...network.contract import InputCoding
 from ..dataset import DataSet, Examples, Split
-from ..fetch import VARIABLE, find, warn_of_part
+from ..event_files import five_bytes
+from ..event_frames import by_duration, frames
+from ..fetch import find, not_fetched, warn_of_part
 
 ARCHIVE = "nmnist_small.tar.xz"
 """Some of the recordings in one file, under their published names."""
@@ -26,8 +28,6 @@ later; what comes then is left out, so that all frames last equally long."""
 _FOLDERS: Mapping[Split, str] = {"train": "Train", "test": "Test"}
 _WHOLE: Mapping[Split, int] = {"train": 60_000, "test": 10_000}
 _NAME = re.compile(r"(Train|Test)/([0-9])/([0-9]+)\.bin")
-_EVENT = 5
-_OVERFLOW_ROW, _OVERFLOW = 240, 1 << 13
 
 
 def _recordings(place: Path, split: Split) -> Iterator[tuple[str, bytes]]:
@@ -47,35 +47,6 @@ def _recordings(place: Path, split: Split) -> Iterator[tuple[str, bytes]]:
         raise RequestError("E_DATA", f"{archive}: is damaged ({error})") from error
     except OSError as error:
         raise CouldNotRunError("E_DATA", f"cannot read {place}: {error.strerror}") from error
-
-
-def _counts(data: bytes, where: str, shape: tuple[int, int, int], steps: int) -> NDArray[np.int64]:
-    """Events per pixel and frame, (T, 2, H, W): OFF in channel 0, ON in channel 1.
-
-    An event is x, y, then big-endian one bit of polarity (1: ON) and 23 bits of microseconds. A
-    row with y = 240 is no event: it and all rows behind it are 2^13 us later than they say.
-    """
-    if not data or len(data) % _EVENT:
-        raise RequestError(
-            "E_DATA",
-            f"{where}: has {len(data)} bytes, expected a multiple of {_EVENT} (one event) above 0",
-        )
-    rows = np.frombuffer(data, np.uint8).reshape(-1, _EVENT).astype(np.int64)
-    x, y, polarity = rows[:, 0], rows[:, 1], rows[:, 2] >> 7
-    late = y == _OVERFLOW_ROW
-    time = ((rows[:, 2] & 127) << 16) + (rows[:, 3] << 8) + rows[:, 4] + np.cumsum(late) * _OVERFLOW
-    outside = ~late & ((x >= shape[2]) | (y >= shape[1]))
-    if outside.any():
-        at = int(outside.argmax())
-        raise RequestError(
-            "E_DATA",
-            f"{where}: event {at} is at x = {x[at]}, y = {y[at]}, expected 0 to {shape[2] - 1} and "
-            f"0 to {shape[1] - 1}",
-        )
-    kept = ~late & (time < WINDOW)
-    frame = time[kept] * steps // WINDOW
-    places = np.ravel_multi_index((frame, polarity[kept], y[kept], x[kept]), (steps, *shape))
-    return np.bincount(places, minlength=steps * 2 * shape[1] * shape[2]).reshape(steps, *shape)
 
 
 @dataclass(frozen=True)
@@ -101,17 +72,14 @@ class NMNIST:
 
         place = find(self.name, folder, wanted, holds)
         if place is None:
-            raise CouldNotRunError(
-                "E_DATA",
-                f"data set '{self.name}' is not fetched; give --data DIR or set {VARIABLE} to the "
-                f"folder that holds {wanted}",
-            )
+            raise not_fetched(self.name, wanted)
         found: dict[tuple[int, int], NDArray[np.uint8]] = {}
         for name, data in _recordings(place, split):
             if parts := _NAME.fullmatch(name):
-                counts = _counts(data, f"{place}/{name}", self.shape, steps)
+                events = five_bytes(data, f"{place}/{name}", self.shape[1:])
+                frame = by_duration(events, 0, WINDOW, steps)
                 key = (int(parts[3]), int(parts[2]))
-                found[key] = counts.clip(max=self.levels).astype(np.uint8)
+                found[key] = frames(events, frame, steps, self.shape, self.levels)
         if not found:
             raise RequestError(
                 "E_DATA", f"{place}: holds no recording {_FOLDERS[split]}/<digit>/<number>.bin"

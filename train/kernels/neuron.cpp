@@ -3,19 +3,12 @@
 // It repeats the step of network/dynamics.py (integrate, decide, reset): a rounded product, then a
 // rounded sum, never fused (-ffp-contract=off), so its spikes equal the eager path's bit for bit.
 // Every element is computed alone, hence vector width and number of threads change no result.
-//
-// Arrays are rows of memory, (T, N): row t starts at `data + t * step`, its N floats lie together.
-// A step of 0 shows the same row at every t.
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
 #include <cstdlib>
-#include <limits>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -24,202 +17,26 @@
 #include <utility>
 #include <vector>
 
-#include "vector.hpp"
+#include "general.hpp"
+#include "plain.hpp"
 
 namespace {
 
 namespace py = pybind11;
 
-// Elements that go through a step together where the state is one float each and waits in the
-// first-level cache; threads part the elements at multiples of this.
-constexpr std::int64_t BLOCK = 1024;
-
-enum Surrogate { SIGMOID, TRIANGLE };
-
-struct Neuron {
-    float decay;
-    float threshold;
-    float fires_at;  // the smallest float that fires
-    float width;
-};
-
-template <class Float>
-struct Rows {
-    Float* data;
-    std::int64_t step;
-    Float* at(std::int64_t t, std::int64_t i) const { return data + t * step + i; }
-};
-
-// Surrogate derivative h(x), x = u - threshold; unit area, peak 1 / width.
-template <class V, int SURROGATE>
-INLINE typename V::F surrogate(const typename V::F& x, float width) {
-    using F = typename V::F;
-    if (SURROGATE == SIGMOID) {
-        const float alpha = 4.0f / width;
-        const F z = exp_negative<V>(magnitude<V>(x) * -alpha);
-        const F one = z + 1.0f;
-        return alpha * z / (one * one);
-    }
-    const float slope = 1.0f / width;
-    const F h = slope - magnitude<V>(x) * (slope * slope);
-    return keep<V>(h > 0.0f, h);
-}
-
-// Derivative of the membrane after the reset with respect to the membrane before it.
-template <class V, bool SUBTRACT, bool DETACH>
-INLINE typename V::F through_reset(const typename V::F& u, const typename V::F& spike,
-                                   const typename V::F& h, const Neuron& neuron) {
-    using F = typename V::F;
-    if (SUBTRACT) return DETACH ? F{} + 1.0f : 1.0f - neuron.threshold * h;
-    return DETACH ? 1.0f - spike : 1.0f - spike - u * h;
-}
-
-template <class V, bool SUBTRACT>
-INLINE typename V::F after_reset(const typename V::F& u, const typename V::F& spike,
-                                 const Neuron& neuron) {
-    return SUBTRACT ? u - neuron.threshold * spike : u - u * spike;
-}
-
-struct Stream {
-    Neuron neuron;
-    std::int64_t steps;
-    Rows<const float> current;
-    Rows<float> spikes;
-    float* rate;
-    float* kappa;
-};
-
-// Spikes, their mean over time, and the eligibility kappa = (1/T) sum_t h(u_t - threshold) e_t with
-// e_0 = 1, e_{t+1} = 1 + decay * through_reset_t * e_t (arXiv 2410.11488). A vector of neurons goes
-// through all steps with its four states in registers: in blocks the states' traffic costs more.
-template <class V, bool SUBTRACT, bool DETACH, int SURROGATE>
-INLINE void run(const Stream& job, std::int64_t begin, std::int64_t end) {
-    using F = typename V::F;
-    const Neuron neuron = job.neuron;
-    const float steps = static_cast<float>(job.steps);
-    const F one = F{} + 1.0f;
-    for (std::int64_t i = begin; i < end; i += V::lanes) {
-        F v = {}, sum = {}, count = {}, eligible = one;
-        for (std::int64_t t = 0; t < job.steps; ++t) {
-            const F u = neuron.decay * v + load<V>(job.current.at(t, i), end - i);
-            const F spike = keep<V>(u >= neuron.fires_at, one);
-            const F h = surrogate<V, SURROGATE>(u - neuron.threshold, neuron.width);
-            const F rho = through_reset<V, SUBTRACT, DETACH>(u, spike, h, neuron);
-            store<V>(job.spikes.at(t, i), spike, end - i);
-            sum = sum + h * eligible;
-            count = count + spike;
-            eligible = 1.0f + neuron.decay * rho * eligible;
-            v = after_reset<V, SUBTRACT>(u, spike, neuron);
-        }
-        store<V>(job.kappa + i, sum / steps, end - i);
-        store<V>(job.rate + i, count / steps, end - i);
-    }
-}
-
-struct Forward {
-    Neuron neuron;
-    std::int64_t steps;
-    Rows<const float> current;
-    Rows<float> spikes;
-    Rows<float> membrane;  // before the decision; data is null when nobody wants it
-};
-
-template <class V, bool SUBTRACT, bool, int>
-INLINE void run(const Forward& job, std::int64_t begin, std::int64_t end) {
-    using F = typename V::F;
-    const Neuron neuron = job.neuron;
-    const F one = F{} + 1.0f;
-    const bool keeps = job.membrane.data != nullptr;
-    alignas(64) float v[BLOCK];
-    for (std::int64_t b = begin; b < end; b += BLOCK) {
-        const std::int64_t n = std::min(BLOCK, end - b);
-        std::fill_n(v, BLOCK, 0.0f);
-        for (std::int64_t t = 0; t < job.steps; ++t) {
-            const float* c = job.current.at(t, b);
-            float* s = job.spikes.at(t, b);
-            float* m = keeps ? job.membrane.at(t, b) : nullptr;
-            for (std::int64_t i = 0; i < n; i += V::lanes) {
-                const F u = neuron.decay * load<V>(v + i, BLOCK) + load<V>(c + i, n - i);
-                const F spike = keep<V>(u >= neuron.fires_at, one);
-                store<V>(s + i, spike, n - i);
-                if (keeps) store<V>(m + i, u, n - i);
-                store<V>(v + i, after_reset<V, SUBTRACT>(u, spike, neuron), BLOCK);
-            }
-        }
-    }
-}
-
-struct Backward {
-    Neuron neuron;
-    std::int64_t steps;
-    Rows<const float> gradient;  // with respect to the spikes
-    Rows<const float> membrane;
-    Rows<float> current;  // gradient with respect to the current
-};
-
-// du_t = h(u_t - threshold) ds_t + decay * through_reset_t * du_{t+1}; dc_t = du_t.
-template <class V, bool SUBTRACT, bool DETACH, int SURROGATE>
-INLINE void run(const Backward& job, std::int64_t begin, std::int64_t end) {
-    using F = typename V::F;
-    const Neuron neuron = job.neuron;
-    const F one = F{} + 1.0f;
-    alignas(64) float later[BLOCK];
-    for (std::int64_t b = begin; b < end; b += BLOCK) {
-        const std::int64_t n = std::min(BLOCK, end - b);
-        std::fill_n(later, BLOCK, 0.0f);
-        for (std::int64_t t = job.steps - 1; t >= 0; --t) {
-            const float* g = job.gradient.at(t, b);
-            const float* m = job.membrane.at(t, b);
-            float* c = job.current.at(t, b);
-            for (std::int64_t i = 0; i < n; i += V::lanes) {
-                const F u = load<V>(m + i, n - i);
-                const F spike = keep<V>(u >= neuron.fires_at, one);
-                const F h = surrogate<V, SURROGATE>(u - neuron.threshold, neuron.width);
-                const F rho = through_reset<V, SUBTRACT, DETACH>(u, spike, h, neuron);
-                const F du = h * load<V>(g + i, n - i) +
-                             neuron.decay * rho * load<V>(later + i, BLOCK);
-                store<V>(c + i, du, n - i);
-                store<V>(later + i, du, BLOCK);
-            }
-        }
-    }
-}
-
 enum class Isa { BASE, V3, V4 };
 
+// What is chosen when it runs: the code compiled for this neuron and this machine.
 struct Form {
-    bool subtract;
-    bool detach;
     Surrogate surrogate;
     Isa isa;
 };
 
-template <class V, bool SUBTRACT, bool DETACH, class Job>
-INLINE void choose(const Form& form, const Job& job, std::int64_t begin, std::int64_t end) {
-    if (form.surrogate == SIGMOID)
-        run<V, SUBTRACT, DETACH, SIGMOID>(job, begin, end);
-    else
-        run<V, SUBTRACT, DETACH, TRIANGLE>(job, begin, end);
-}
-
-template <class V, class Job>
-INLINE void choose(const Form& form, const Job& job, std::int64_t begin, std::int64_t end) {
-    if (form.subtract && form.detach)
-        choose<V, true, true>(form, job, begin, end);
-    else if (form.subtract)
-        choose<V, true, false>(form, job, begin, end);
-    else if (form.detach)
-        choose<V, false, true>(form, job, begin, end);
-    else
-        choose<V, false, false>(form, job, begin, end);
-}
-
-// One thin function per instruction set, chosen at run time: everything below is inlined into it.
-#define TARGET(NAME, BYTES, ATTRIBUTE)                                                        \
-    template <class Job>                                                                      \
-    ATTRIBUTE void NAME(const Form& form, const Job& job, std::int64_t begin,                 \
-                        std::int64_t end) {                                                   \
-        choose<Vector<BYTES>>(form, job, begin, end);                                         \
+// One function per instruction set and form, chosen at run time: all of `run` is inlined into it.
+#define TARGET(NAME, BYTES, ATTRIBUTE)                                                \
+    template <class Reset, int SURROGATE, class Job>                                  \
+    ATTRIBUTE void NAME(const Job& job, std::int64_t begin, std::int64_t end) {       \
+        run<Vector<BYTES>, Reset, SURROGATE>(job, begin, end);                        \
     }
 
 TARGET(run_base, 16, )
@@ -228,13 +45,58 @@ TARGET(run_v3, 32, __attribute__((target("arch=x86-64-v3"))))
 TARGET(run_v4, 64, __attribute__((target("arch=x86-64-v4"))))
 #endif
 
+template <class Reset, int SURROGATE, class Job>
+void by_isa(const Form& form, const Job& job, std::int64_t begin, std::int64_t end) {
+#if defined(__x86_64__)
+    if (form.isa == Isa::V4) return run_v4<Reset, SURROGATE>(job, begin, end);
+    if (form.isa == Isa::V3) return run_v3<Reset, SURROGATE>(job, begin, end);
+#endif
+    run_base<Reset, SURROGATE>(job, begin, end);
+}
+
+template <class Reset, class Job>
+void by_surrogate(const Form& form, const Job& job, std::int64_t begin, std::int64_t end) {
+    switch (form.surrogate) {
+        case SIGMOID: return by_isa<Reset, SIGMOID>(form, job, begin, end);
+        case TRIANGLE: return by_isa<Reset, TRIANGLE>(form, job, begin, end);
+        case RECTANGLE: return by_isa<Reset, RECTANGLE>(form, job, begin, end);
+        case ARCTAN: return by_isa<Reset, ARCTAN>(form, job, begin, end);
+        case FAST_SIGMOID: return by_isa<Reset, FAST_SIGMOID>(form, job, begin, end);
+    }
+}
+
+// Plain neurons: every reset is compiled for itself.
 template <class Job>
 void run_here(const Form& form, const Job& job, std::int64_t begin, std::int64_t end) {
-#if defined(__x86_64__)
-    if (form.isa == Isa::V4) return run_v4(form, job, begin, end);
-    if (form.isa == Isa::V3) return run_v3(form, job, begin, end);
-#endif
-    run_base(form, job, begin, end);
+    if (job.neuron.subtract && job.neuron.detach)
+        by_surrogate<Fixed<true, true>>(form, job, begin, end);
+    else if (job.neuron.subtract)
+        by_surrogate<Fixed<true, false>>(form, job, begin, end);
+    else if (job.neuron.detach)
+        by_surrogate<Fixed<false, true>>(form, job, begin, end);
+    else
+        by_surrogate<Fixed<false, false>>(form, job, begin, end);
+}
+
+// Without a gradient there is neither a surrogate nor a reset that is detached or not.
+void run_here(const Form& form, const Forward& job, std::int64_t begin, std::int64_t end) {
+    if (job.neuron.subtract)
+        by_isa<Fixed<true, true>, SIGMOID>(form, job, begin, end);
+    else
+        by_isa<Fixed<false, true>, SIGMOID>(form, job, begin, end);
+}
+
+void run_here(const Form& form, const GeneralForward& job, std::int64_t begin, std::int64_t end) {
+    by_isa<Told, SIGMOID>(form, job, begin, end);
+}
+
+void run_here(const Form& form, const GeneralStream& job, std::int64_t begin, std::int64_t end) {
+    by_surrogate<Told>(form, job, begin, end);
+}
+
+void run_here(const Form& form, const GeneralBackward& job, std::int64_t begin,
+              std::int64_t end) {
+    by_surrogate<Told>(form, job, begin, end);
 }
 
 template <class Job>
@@ -326,49 +188,100 @@ struct Settings {
     Neuron neuron;
     Form form;
     int threads;
+    std::optional<Array> thresholds;
 };
 
-Settings settings(float decay, float threshold, bool at_threshold, bool subtract, bool detach,
-                  const std::string& surrogate, float width, int threads) {
-    if (surrogate != "sigmoid" && surrogate != "triangle")
-        refuse("surrogate", "sigmoid or triangle");
-    // u > threshold is u >= the next float above it.
-    const float fires_at =
-        at_threshold ? threshold
-                     : std::nextafter(threshold, std::numeric_limits<float>::infinity());
-    return {{decay, threshold, fires_at, width},
-            {subtract, detach, surrogate == "sigmoid" ? SIGMOID : TRIANGLE, chosen()},
-            threads};
+Settings settings(float decay, std::optional<float> synaptic_decay, float threshold,
+                  std::optional<Array> thresholds, bool at_threshold, bool subtract, bool detach,
+                  bool cut, const std::string& surrogate, float width, int threads) {
+    for (const Surrogate known : {SIGMOID, TRIANGLE, RECTANGLE, ARCTAN, FAST_SIGMOID})
+        if (surrogate == SURROGATES[known])
+            return {{decay, synaptic_decay.value_or(0.0f), synaptic_decay.has_value(), threshold,
+                     nullptr, at_threshold, subtract, detach, cut, width},
+                    {known, chosen()},
+                    threads,
+                    thresholds};
+    refuse("surrogate", "one of SURROGATES");
 }
 
-void stream(const Array& current, Array spikes, Array rate, Array kappa, const Settings& with) {
-    const Extent extent = extent_of(current), row = {1, extent.size};
-    const Stream job = {with.neuron,
-                        extent.steps,
-                        reads(current, "current", extent),
-                        writes(spikes, "spikes", extent),
-                        writes(rate, "rate", row).data,
-                        writes(kappa, "kappa", row).data};
+Neuron neuron_of(const Settings& with, const Extent& extent) {
+    Neuron neuron = with.neuron;
+    if (with.thresholds)
+        neuron.thresholds = reads(*with.thresholds, "thresholds", {1, extent.size}).data;
+    return neuron;
+}
+
+float* row_of(std::optional<Array>& array, const char* name, const Extent& extent) {
+    return array ? writes(*array, name, {1, extent.size}).data : nullptr;
+}
+
+using Asked = std::vector<std::vector<std::vector<std::optional<Array>>>>;
+
+Slopes slopes_of(std::vector<std::vector<std::optional<Array>>>& window, const Extent& extent) {
+    Slopes slopes = {};
+    if (window.size() != SOURCES) refuse("slopes", "of 5 sources in each window");
+    for (std::size_t source = 0; source < SOURCES; ++source) {
+        if (window[source].size() != PARTS) refuse("slopes", "of 3 parts for each source");
+        for (std::size_t part = 0; part < PARTS; ++part)
+            slopes[source][part] = row_of(window[source][part], "slopes", extent);
+    }
+    return slopes;
+}
+
+bool is_plain(const Neuron& neuron) { return !neuron.cuba && neuron.thresholds == nullptr; }
+
+// Whether nothing but the eligibility over one window is asked for.
+bool is_plain(const std::vector<Slopes>& windows) {
+    std::size_t asked = 0;
+    for (const auto& parts : windows[0])
+        for (const float* part : parts) asked += part != nullptr;
+    return windows.size() == 1 && asked == 1 && windows[0][OFFSET][RATE] != nullptr;
+}
+
+void stream(const Array& current, Array spikes, Array rates, Asked asked, const Settings& with) {
+    const Extent extent = extent_of(current);
+    const std::int64_t windows = static_cast<std::int64_t>(asked.size());
+    if (windows < 1 || extent.steps % windows) refuse("slopes", "of windows of equally many steps");
+    const Neuron neuron = neuron_of(with, extent);
+    std::vector<Slopes> slopes;
+    for (auto& window : asked) slopes.push_back(slopes_of(window, extent));
+    const Rows<const float> from = reads(current, "current", extent);
+    const Rows<float> fired = writes(spikes, "spikes", extent);
+    const Rows<float> rate = writes(rates, "rates", {windows, extent.size});
+    if (is_plain(neuron) && is_plain(slopes)) {
+        const Stream job = {neuron, extent.steps, from, fired, rate.data, slopes[0][OFFSET][RATE]};
+        return run_all(with.form, job, extent.size, with.threads);
+    }
+    const GeneralStream job = {neuron, extent.steps / windows, from, fired, rate, slopes};
     run_all(with.form, job, extent.size, with.threads);
 }
 
 void forward(const Array& current, Array spikes, std::optional<Array> membrane,
              const Settings& with) {
     const Extent extent = extent_of(current);
-    const Forward job = {with.neuron, extent.steps, reads(current, "current", extent),
+    const Forward job = {neuron_of(with, extent), extent.steps, reads(current, "current", extent),
                          writes(spikes, "spikes", extent),
                          membrane ? writes(*membrane, "membrane", extent)
                                   : Rows<float>{nullptr, 0}};
-    run_all(with.form, job, extent.size, with.threads);
+    if (is_plain(job.neuron)) return run_all(with.form, job, extent.size, with.threads);
+    const GeneralForward general = {job.neuron, job.steps, job.current, job.spikes, job.membrane};
+    run_all(with.form, general, extent.size, with.threads);
 }
 
 void backward(const Array& gradient, const Array& membrane, Array current,
+              std::optional<Array> decay, std::optional<Array> synaptic_decay,
               const Settings& with) {
     const Extent extent = extent_of(gradient);
-    const Backward job = {with.neuron, extent.steps, reads(gradient, "gradient", extent),
-                          reads(membrane, "membrane", extent),
-                          writes(current, "current", extent)};
-    run_all(with.form, job, extent.size, with.threads);
+    const Backward job = {neuron_of(with, extent), extent.steps,
+                          reads(gradient, "gradient", extent),
+                          reads(membrane, "membrane", extent), writes(current, "current", extent)};
+    if (is_plain(job.neuron) && !decay && !synaptic_decay)
+        return run_all(with.form, job, extent.size, with.threads);
+    const GeneralBackward general = {
+        job.neuron,   job.steps,   job.gradient,
+        job.membrane, job.current, row_of(decay, "decay", extent),
+        row_of(synaptic_decay, "synaptic_decay", extent)};
+    run_all(with.form, general, extent.size, with.threads);
 }
 
 }  // namespace
@@ -376,14 +289,18 @@ void backward(const Array& gradient, const Array& membrane, Array current,
 PYBIND11_MODULE(_neuron, module) {
     using py::arg;
     module.doc() = "The fused neuron of training: float32 rows (T, N) in, filled in place.";
+    module.attr("SURROGATES") = std::vector<std::string>(std::begin(SURROGATES),
+                                                         std::end(SURROGATES));
     py::class_<Settings>(module, "Settings")
-        .def(py::init(&settings), py::kw_only(), arg("decay"), arg("threshold"),
-             arg("at_threshold"), arg("subtract"), arg("detach"), arg("surrogate"), arg("width"),
+        .def(py::init(&settings), py::kw_only(), arg("decay"), arg("synaptic_decay"),
+             arg("threshold"), arg("thresholds").noconvert(), arg("at_threshold"),
+             arg("subtract"), arg("detach"), arg("cut"), arg("surrogate"), arg("width"),
              arg("threads"));
     module.def("stream", &stream, arg("current").noconvert(), arg("spikes").noconvert(),
-               arg("rate").noconvert(), arg("kappa").noconvert(), arg("settings"));
+               arg("rates").noconvert(), arg("slopes").noconvert(), arg("settings"));
     module.def("forward", &forward, arg("current").noconvert(), arg("spikes").noconvert(),
                arg("membrane").noconvert().none(true), arg("settings"));
     module.def("backward", &backward, arg("gradient").noconvert(), arg("membrane").noconvert(),
-               arg("current").noconvert(), arg("settings"));
+               arg("current").noconvert(), arg("decay").noconvert().none(true),
+               arg("synaptic_decay").noconvert().none(true), arg("settings"));
 }

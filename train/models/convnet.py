@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..blocks import convolutions, dense, sequence
+from ..blocks import convolutions, dense, only, sequence
 from ..recipe import Recipe
 
 
@@ -13,8 +13,10 @@ class ConvNet:
 
     def build(self, recipe: Recipe, shape: tuple[int, ...], classes: int) -> nn.Module:
         """A module for images (C, H, W) = ``shape``."""
+        only(recipe, "channels", "strides", "hidden", "dropout")
         layers, features = convolutions(recipe, shape)
-        return sequence(layers + dense(recipe, features, len(recipe.model.channels) + 1, classes))
+        first = len(recipe.model.channels) + 1
+        return sequence(layers + dense(recipe, recipe.model.hidden, features, first, classes))
 
 
 PLUGIN = ConvNet()

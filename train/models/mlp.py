@@ -6,7 +6,7 @@ import math
 
 from torch import nn
 
-from ..blocks import dense, sequence
+from ..blocks import dense, only, sequence
 from ..recipe import Recipe
 
 
@@ -15,7 +15,8 @@ class MLP:
 
     def build(self, recipe: Recipe, shape: tuple[int, ...], classes: int) -> nn.Module:
         """A module for inputs of ``shape``, flattened."""
-        return sequence(dense(recipe, math.prod(shape), 1, classes))
+        only(recipe, "hidden", "dropout")
+        return sequence(dense(recipe, recipe.model.hidden, math.prod(shape), 1, classes))
 
 
 PLUGIN = MLP()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ...errors import RequestError
-from ..blocks import convolutions, neurons, sequence
+from ..blocks import convolutions, flat, neurons, only, sequence
 from ..modules import Recurrent
 from ..recipe import Recipe
 
@@ -16,17 +16,25 @@ class RecurrentNet:
 
     def build(self, recipe: Recipe, shape: tuple[int, ...], classes: int) -> nn.Module:
         """A module for frames (C, H, W) = ``shape``; RequestError (E_RECIPE) without ``hidden``."""
+        only(recipe, "channels", "strides", "hidden", "dropout")
         if not recipe.model.hidden:
             raise RequestError(
                 "E_RECIPE", "model.hidden is empty, expected the width of a recurrent layer"
             )
         layers, features = convolutions(recipe, shape)
-        layers.append(("flatten", nn.Flatten()))
+        layers += flat(recipe)
         for index, width in enumerate(recipe.model.hidden, len(recipe.model.channels) + 1):
+            spiking = neurons(recipe)
+            if isinstance(spiking, nn.ReLU):
+                raise RequestError(
+                    "E_RECIPE",
+                    "neuron.name is relu, but the layers of model 'recurrent' feed themselves "
+                    "through time; expected neurons that spike",
+                )
             layers += [
                 (f"fc{index}", nn.Linear(features, width, bias=False)),
                 (f"bn{index}", nn.BatchNorm1d(width)),
-                (f"rec{index}", Recurrent(neurons(recipe), nn.Linear(width, width))),
+                (f"rec{index}", Recurrent(spiking, nn.Linear(width, width))),
             ]
             features = width
         return sequence([*layers, ("fc", nn.Linear(features, classes))])

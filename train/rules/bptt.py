@@ -52,7 +52,7 @@ class Unrolled:
     def recur(self, value: Tensor, module: Population, weights: LinearMap) -> Tensor:
         """Currents to spikes, step by step: no kernel takes all steps at once here."""
         current = value.expand(self.steps, *value.shape[1:])
-        return self._seen(module, eager.recurrent(current, module.spiking, weights))
+        return self._seen(module, eager.recurrent(current, module.spiking, weights, self.cut))
 
     def _seen(self, module: Population, spikes: Tensor) -> Tensor:
         if self.watch is not None:

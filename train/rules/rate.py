@@ -72,6 +72,8 @@ class OnRates:
         """The means of the windows, (K or 1, B, ...)."""
         if stream.shape[0] == 1:
             return stream
+        if self.windows == 1:
+            return mean_in_time(stream)[None]
         parts = torch.split(stream, self.steps // self.windows)
         return torch.stack([mean_in_time(part) for part in parts])
 

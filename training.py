@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -72,32 +73,43 @@ def _recipe(asked: Asked) -> Recipe:
                 "E_RUN", f"{asked.resume} holds no unfinished training to go on with"
             )
         path = asked.resume / "recipe.toml"
-    recipe = read_recipe(path, asked.overrides)
-    if asked.max_synops is None:
-        return recipe
-    return replace(recipe, loss=replace(recipe.loss, max_synops=asked.max_synops))
+    budget = [] if asked.max_synops is None else [f"loss.max_synops={asked.max_synops}"]
+    return read_recipe(path, [*asked.overrides, *budget])
 
 
 def _one(asked: Asked, recipe: Recipe) -> None:
+    from .train.checkpoint import STATE
     from .train.distributed import launched
     from .train.run import train_run
 
-    first, out = launched().first, asked.resume or asked.out or _new(asked)
-    try:
-        summary = train_run(recipe, asked.data_folder, out, resume=asked.resume is not None)
-    except (KeyboardInterrupt, SystemExit):
-        if first and runs.unfinished(out):
-            say(f"kept: {out}; go on with: snnpipe train --resume {quote(str(out))}")
-        raise
-    finally:
-        if first and out.is_dir() and not any(out.iterdir()):
-            out.rmdir()  # it was only reserved
+    first, resume = launched().first, asked.resume is not None
+    with _folder(asked) as out:
+        if first and resume and runs.unfinished(out) and not (out / STATE).is_file():
+            say(f"{out} holds no {STATE}, so nothing of its training: it starts from epoch 1")
+        try:
+            summary = train_run(recipe, asked.data_folder, out, resume)
+        except (KeyboardInterrupt, SystemExit):
+            if first and runs.unfinished(out):
+                say(f"kept: {out}; go on with: snnpipe train --resume {quote(str(out))}")
+            raise
     if not first:
         return
     say(f"{out}: {_result(summary, recipe.train.steps)}")
     say(f"next: snnpipe export {quote(str(out))}")
     if asked.as_json:
         answer({"run": str(out), **summary})
+
+
+@contextmanager
+def _folder(asked: Asked) -> Iterator[Path]:
+    """The folder that was named, or a new one, which goes again where nothing came to lie in it."""
+    named = asked.resume or asked.out
+    out = named or _new(asked)
+    try:
+        yield out
+    finally:
+        if named is None and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
 
 
 def _new(asked: Asked) -> Path:
@@ -114,6 +126,11 @@ def _result(summary: Mapping[str, Any], steps: int) -> str:
         f"test accuracy {100 * last['correct'] / last['n']:.2f} % at T = {steps} (last epoch, "
         f"n = {last['n']:,})"
     )
+    if budget := summary.get("synops", {}).get("budget"):
+        text += (
+            f", {summary['synops']['per_inference']:,.0f} synaptic operations per inference of a "
+            f"budget of {budget:,.0f}"
+        )
     if not summary["images"]["validation"]:
         return text
     return (
@@ -137,14 +154,16 @@ def _several(asked: Asked, recipe: Recipe) -> None:
     from .train.seeds import by_rules, train_series
 
     variants = by_rules(recipe, [] if asked.rules is None else plugin_names(asked.rules, "rules"))
-    first, out = launched().first, asked.out or _new(asked)
-    try:
-        document = train_series(
-            variants, asked.seeds or 0, asked.data_folder, out, say if first else _silent
-        )
-    finally:
-        if first and out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
+    first = launched().first
+    with _folder(asked) as out:
+        try:
+            document = train_series(
+                variants, asked.seeds or 0, asked.data_folder, out, say if first else _silent
+            )
+        except (KeyboardInterrupt, SystemExit):
+            if first and out.is_dir():
+                say(f"kept: {out}; go on with the same command and --out {quote(str(out))}")
+            raise
     if not first:
         return
     for line in _spread(document):

@@ -5,9 +5,9 @@ plain dense net of 50 populations and a narrow ResNet-50 on Fashion-MNIST, under
 four widths: a narrow one, the customary one, the tuned one (`snnpipe.train.tuning`), a wide one.
 Prints a table and draws docs/tuning.png.
 
-``--train FAMILY RULE OPTIMIZER LR``: nets of several depths at the customary and at the tuned
-width, three seeds each: validation accuracy after the last epoch. ``plain``: dense, 8, 20 and 50
-populations; ``residual``: ResNet-18 of width 16 and ResNet-50 of width 8, ImageNet stem.
+``--train FAMILY RULE OPTIMIZER LR [EPOCHS HELD_OUT]``: nets of several depths at the customary and
+at the tuned width, three seeds each: validation accuracy after the last epoch. ``plain``: dense, 8,
+20 and 50 populations; ``residual``: ResNet-18 of width 16 and ResNet-50 of width 8, ImageNet stem.
 
 ``--reach``: whether a width within the bounds levels a dense net of 20 populations, for many
 neurons, surrogates, T and rules; where none does, the same with other initial gains.
@@ -40,10 +40,10 @@ from snnpipe.train.recipe import (
     SurrogatePart,
     TrainPart,
 )
-from snnpipe.train.tuning import GAINS, LEAST, MOST, Trial, measure, tune
+from snnpipe.train.tuning import GAINS, LEAST, MOST, Trial, measure, tune, with_choice
 
 FIGURE = Path(__file__).resolve().parent.parent / "docs" / "tuning.png"
-SEEDS, IMAGES, EPOCHS, HELD_OUT = 3, 5000, 4, 0.3
+SEEDS, IMAGES = 3, 5000
 FAMILIES = {
     "plain": {f"dense {n}": ModelPart("mlp", hidden=(64,) * n) for n in (8, 20, 50)},
     "residual": {
@@ -125,7 +125,14 @@ def draw(curves: dict[tuple[str, str], dict[str, Trial]]) -> None:
     print(f"\n{FIGURE}")
 
 
-def train(family: str, rule: str, optimizer: str, rate: float) -> None:
+def train(
+    family: str,
+    rule: str,
+    optimizer: str,
+    rate: float,
+    epochs: float = 4,
+    held_out: float = 0.3,
+) -> None:
     """The table of trainings."""
     print(f"rule {rule}, {optimizer}, lr {rate}: validation accuracy, mean of {SEEDS} seeds (each)")
     for name, model in FAMILIES[family].items():
@@ -133,13 +140,13 @@ def train(family: str, rule: str, optimizer: str, rate: float) -> None:
             started, found, widths = time.process_time(), [], []
             for seed in range(SEEDS):
                 one = recipe(
-                    model, rule, seed=seed, epochs=EPOCHS, optimizer=optimizer, lr=rate,
+                    model, rule, seed=seed, epochs=int(epochs), optimizer=optimizer, lr=rate,
                     weight_decay=0.0,
                 )  # fmt: skip
-                shown, held = batches(one, HELD_OUT)
+                shown, held = batches(one, held_out)
                 if tuned:
-                    width = tune(one, next(shown.epoch(1))).chosen.width
-                    one = replace(one, surrogate=SurrogatePart(width=width))
+                    chosen = tune(one, next(shown.epoch(1))).chosen
+                    one = with_choice(one, chosen.width, chosen.gain)
                 torch.manual_seed(seed)
                 fitted = fit(one, rule_of(one), build(one), shown, held)
                 found.append(100 * float(fitted.epochs[-1].validation_accuracy or 0.0))
@@ -191,7 +198,7 @@ def main(words: list[str]) -> None:
     """As asked."""
     torch.set_num_threads(1)
     if words[:1] == ["--train"]:
-        train(words[1], words[2], words[3], float(words[4]))
+        train(words[1], words[2], words[3], *map(float, words[4:]))
     elif words[:1] == ["--reach"]:
         reach()
     else:

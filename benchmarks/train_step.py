@@ -40,7 +40,7 @@ LINEAR: dict[str, Callable[[int], int]] = {
     "bptt": lambda T: 3 * T,
     "bptt_recompute": lambda T: 4 * T,
     "rate": lambda T: T + 2,
-    "rate_single_step": lambda T: T + 2,
+    "rate_single_step": lambda T: T + 3,
     "sltt": lambda T: 3 * T,
     "sltt_k": lambda T: T + 2,
     "ottt": lambda T: 3 * T,

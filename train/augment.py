@@ -57,6 +57,11 @@ def check(settings: DataPart, shape: tuple[int, ...], scale: float) -> None:
         raise RequestError(
             "E_RECIPE", f"data.crop is {settings.crop}, expected below {side}, the image's side"
         )
+    if settings.cutout >= max(shape[-2:]):
+        raise RequestError(
+            "E_RECIPE",
+            f"data.cutout is {settings.cutout}, expected below {max(shape[-2:])}, the image's side",
+        )
     if settings.autoaugment:
         autoaugment.check(shape, scale)
 

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .. import plugins
 from ..errors import RequestError
 from .dataset import DataSet
+from .horizon import Horizon
 from .protocol import Architecture, LearningRule
 from .recipe import Recipe, RulePart
 
@@ -57,5 +58,44 @@ def rule_of(recipe: Recipe) -> LearningRule:
             "E_RECIPE",
             f"rule '{part.name}' cannot train with loss.form = {loss} and train.norm = {norm}: "
             f"{rule.why}; expected {fit}",
+        )
+    return rule
+
+
+def check(recipe: Recipe) -> LearningRule:
+    """`rule_of`, where the settings fit each other too; nothing is built or read.
+
+    Raises RequestError: E_RECIPE, E_PLUGIN.
+    """
+    rule, train, part = rule_of(recipe), recipe.train, recipe.rule
+    Horizon.of(recipe)
+    if train.patience and not recipe.data.validation:
+        raise RequestError(
+            "E_RECIPE",
+            f"train.patience is {train.patience} with data.validation = 0; expected 0, or "
+            "held-out images that say when to stop",
+        )
+    if train.steps % part.windows:
+        raise RequestError(
+            "E_RECIPE",
+            f"rule.windows is {part.windows} with train.steps = {train.steps}; expected a number "
+            "that divides the steps",
+        )
+    if part.chosen > train.steps:
+        raise RequestError(
+            "E_RECIPE",
+            f"rule.chosen is {part.chosen} with train.steps = {train.steps}; expected no more",
+        )
+    if train.accumulate > train.batch:
+        raise RequestError(
+            "E_RECIPE",
+            f"train.accumulate is {train.accumulate} with train.batch = {train.batch}; expected at "
+            "most as many passes as images",
+        )
+    if rule.online and train.accumulate > 1:
+        raise RequestError(
+            "E_RECIPE",
+            f"train.accumulate is {train.accumulate}, but rule '{rule.name}' updates the "
+            "weights after every step; expected 1",
         )
     return rule

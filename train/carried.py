@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import RequestError
+from .distributed import place
 from .operations import (
     Affine,
     AveragePool,
@@ -281,7 +282,10 @@ def _dropout(
     if not training or p == 0.0:
         return input
     # One mask for all steps: a neuron is there or not, it does not flicker.
-    mask = F.dropout(torch.ones_like(input.treatment.example(input.value)), p)
+    like, here = input.treatment.example(input.value), place()
+    # Drawn for the samples of all processes, whose random state is the same, as one would draw it.
+    drawn = F.dropout(like.new_ones((len(like) * here.world, *like.shape[1:])), p)
+    mask = drawn[here.rank * len(like) : (here.rank + 1) * len(like)]
     return input._with(input.treatment.scale(input.value, mask))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..network import dynamics
 from ..network.contract import Contract
 from ..network.dynamics import Cell, State
-from .slopes import Slopes, answered, sources
+from .slopes import Slopes, sources
 
 if TYPE_CHECKING:
     from .operations import LinearMap
@@ -112,13 +112,13 @@ class Tally:
     backpropagation (arXiv 2410.11488).
     """
 
-    def __init__(self, state: State, neuron: Spiking, to: Iterable[str] | None = None) -> None:
+    def __init__(self, state: State, neuron: Spiking, to: Iterable[str]) -> None:
         self.state, self._neuron = state, neuron
         self._cell = _cell(state.v, neuron)
         self._steps = 0
         self._fired = torch.zeros_like(state.v)
         begun = {"v": State(1.0, 0.0), "i": State(0.0, 1.0)}
-        names = sources(neuron) if to is None else tuple(to)
+        names = tuple(to)
         self._moved = {name: begun.get(name, State()) for name in names}
         self._fires: dict[str, Any] = dict.fromkeys(names, 0.0)
 
@@ -158,11 +158,6 @@ class Tally:
                 self._fires.items(), self._moved.values(), strict=True
             )
         }
-
-    def rated(self, mean: Tensor) -> Tensor:
-        """The rate (B, ...) of a window from rest with a graph to ``mean``, the mean of its
-        currents, and to the decays that are learned."""
-        return answered(mean[None], self.rate[None], [self.slopes], self._neuron)[0]
 
 
 def stream(

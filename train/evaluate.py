@@ -12,6 +12,7 @@ from .dataset import Lazy
 from .distributed import place, summed
 from .examples import in_order
 from .frames import in_time, scaled, through
+from .precision import true_float32
 from .protocol import Watch
 from .rules.bptt import Unrolled
 
@@ -24,7 +25,8 @@ def outputs(model: nn.Module, frames: Tensor, steps: int, watch: Watch | None = 
     """
     if model.training:
         raise RequestError("E_MODEL", "the module is in training mode; call model.eval() first")
-    value = through(model, in_time(frames, steps), Unrolled(steps, watch))
+    with true_float32():
+        value = through(model, in_time(frames, steps), Unrolled(steps, watch))
     return value.expand(steps, *value.shape[1:])
 
 

@@ -165,17 +165,3 @@ def _cut(where: str, at: int, needed: int, length: int) -> RequestError:
         "E_DATA",
         f"{where}: {length - at} bytes from byte {at} on, expected {needed}; the file is cut off",
     )
-
-
-def prophesee(data: bytes, where: str) -> Events:
-    """Events of Prophesee's .dat: text lines that begin with %, two bytes (type, size 8), then
-    little-endian uint32 of microseconds and uint32 of bits 0 to 13 x, 14 to 27 y, 28 polarity."""
-    at = _behind_header(data, b"%", b"%", where)
-    if data[at + 1 : at + 2] != b"\x08" or (len(data) - at - 2) % 8:
-        raise RequestError(
-            "E_DATA",
-            f"{where}: the two bytes at {at} are 0x{data[at : at + 2].hex()} and "
-            f"{max(len(data) - at - 2, 0)} follow, expected an event size of 8 and a multiple of 8",
-        )
-    time, word = np.frombuffer(data, "<u4", offset=at + 2).reshape(-1, 2).astype(np.int64).T
-    return Events(word & 0x3FFF, word >> 14 & 0x3FFF, word >> 28 & 1, time)

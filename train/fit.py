@@ -18,6 +18,7 @@ from .evaluate import Score, score_together
 from .examples import Batches
 from .objective import Objective
 from .optimise import course, optimiser
+from .precision import true_float32
 from .progress import Progress
 from .protocol import LearningRule
 from .recipe import Recipe
@@ -96,9 +97,11 @@ def fit(
         saving or Saving(),
     )
     loop.saving.restore(state)
-    with asked_to_stop() as asked:
+    with asked_to_stop() as asked, true_float32():
         while not finished(state, recipe) and not _agreed(asked, state):
             _epoch(loop, state, asked)
+    if not finished(state, recipe):
+        raise KeyboardInterrupt  # the signal's own handler came back
     model.eval()
     model.load_state_dict(_tested(state))
     _lay_out(model, torch.contiguous_format)

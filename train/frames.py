@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import RequestError
 from .carried import Carried, Treatment, V
+from .protocol import Watch
 
 
 def in_time(frames: Tensor, steps: int) -> Tensor:
@@ -53,6 +54,18 @@ def mean_in_time(x: Tensor) -> Tensor:
     if x.dim() == 5 and x[0].is_contiguous(memory_format=torch.channels_last):
         return x.permute(0, 1, 3, 4, 2).mean(0).permute(0, 3, 1, 2)
     return x.mean(0)
+
+
+def sped(x: Tensor, factor: float) -> Tensor:
+    """The same values, their gradient times ``factor``."""
+    return x.detach() + (x - x.detach()) * factor
+
+
+def watching(watch: Watch | None, factor: float) -> Watch | None:
+    """``watch``, the gradient of what it sees times ``factor``."""
+    if watch is None or factor == 1.0:
+        return watch
+    return lambda module, seen: watch(module, sped(seen, factor))
 
 
 def joined(parts: Sequence[Tensor], axis: int) -> Tensor:

@@ -47,7 +47,7 @@ class Horizon:
         draw = np.random.default_rng((self.seed, update))
         return int(draw.integers(1, self.steps, endpoint=True))
 
-    def cut(self, frames: Tensor, steps: int) -> Tensor:
-        """Frames (B, ...), or the first of (T, B, ...); for a rule that passes ``steps``."""
-        moving = frames.dim() in (3, 5)
-        return frames[:steps] if moving else frames
+
+def first(frames: Tensor, steps: int) -> Tensor:
+    """Frames (B, ...), or the first ``steps`` of (T, B, ...)."""
+    return frames[:steps] if frames.dim() in (3, 5) else frames

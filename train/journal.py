@@ -23,9 +23,12 @@ def journal(run: Path) -> Iterator[Note]:
         return
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(run / FOLDER))
+    writers: list[SummaryWriter] = []  # it makes its folder at once: not before there is a point
 
     def note(epoch: Epoch, rate: float) -> None:
+        if not writers:
+            writers.append(SummaryWriter(str(run / FOLDER)))
+        (writer,) = writers
         points = {
             "loss/train": epoch.loss,
             "accuracy/train": epoch.train_accuracy,
@@ -42,4 +45,5 @@ def journal(run: Path) -> Iterator[Note]:
     try:
         yield note
     finally:
-        writer.close()
+        for writer in writers:
+            writer.close()

@@ -14,7 +14,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import RequestError
 from . import synchronised
@@ -73,6 +74,18 @@ def of_step(x: Tensor, norm: Norm, steps: int, copies: int = 1) -> Tensor:
     if not norm.training:
         return norm(x)
     return unrolled(x, replace(norm, momentum=1.0 - (1.0 - norm.momentum / steps) ** copies), 1)
+
+
+def refuse_cumulative(model: nn.Module) -> None:
+    """RequestError (E_MODEL) where running statistics are plain averages over all calls: step by
+    step a pass is many calls, and each counts for a share of its own."""
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and module.momentum is None:
+            raise RequestError(
+                "E_MODEL",
+                f"'{name}' has momentum=None, an average over calls; a rule that goes step by step "
+                "needs a number, e.g. 0.1",
+            )
 
 
 def standardised(x: Tensor, norm: Norm, steps: int) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -132,12 +132,3 @@ class Objective:
         total = sum(n * one for n, one in zip(counts, spent, strict=True))
         total, shown = summed([total, sum(counts)], tolds[0].batch.labels.device)
         self.price.settle(total / shown)
-
-    def state_dict(self) -> dict[str, float]:
-        """What moves in training."""
-        return {} if self.price is None else self.price.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Go on where ``state`` was taken."""
-        if self.price is not None:
-            self.price.load_state_dict(state)

@@ -44,7 +44,9 @@ class LARS(Optimizer):
     def _move(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         decay, state = group["weight_decay"], self.state[weight]
         rate = group["lr"] * _trust(weight, gradient, decay)
-        velocity = state.setdefault("momentum_buffer", torch.zeros_like(weight))
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        velocity = state["momentum_buffer"]
         velocity.mul_(group["momentum"]).add_((gradient + decay * weight) * rate)
         weight.sub_(velocity)
 

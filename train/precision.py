@@ -7,6 +7,7 @@ one, are those of float32. A network trained in bfloat16 is a float32 network wi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -28,6 +29,15 @@ def computed(parts: Iterator[Part], settings: TrainPart, device: torch.device) -
         if part is None:
             return
         yield Part(part.outputs.float(), part.share)
+
+
+@contextmanager
+def true_float32() -> Iterator[None]:
+    """On a GPU, convolutions of float32 in float32: cuDNN would take 10 bits of each factor (TF32),
+    and spikes would be others than the CPU's."""
+    now = torch.backends.cudnn
+    with torch.backends.cudnn.flags(now.enabled, now.benchmark, allow_tf32=False):
+        yield
 
 
 def in_words(settings: TrainPart) -> str:

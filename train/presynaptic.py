@@ -16,7 +16,7 @@ from ..errors import RequestError
 from ..network import dynamics
 from ..network.dynamics import State
 from .operations import Gradients
-from .spiking import Decay, Population, Spiking
+from .spiking import Population, Spiking, number
 
 
 class TracedMap(Protocol):
@@ -61,10 +61,6 @@ class _Traced(torch.autograd.Function):
         return to_x, to_weight, None if to_bias is None else ctx.ones * to_bias, None, None, None
 
 
-def _number(decay: Decay) -> float:
-    return decay.item() if isinstance(decay, Tensor) else decay
-
-
 @dataclass(frozen=True)
 class Decays:
     """How fast neurons forget: membrane, and synaptic current (0 where there is none).
@@ -82,8 +78,8 @@ class Decays:
         neuron = module.spiking
         synaptic = neuron.synaptic_decay
         return Decays(
-            _number(neuron.decay),
-            0.0 if synaptic is None else _number(synaptic),
+            number(neuron.decay),
+            0.0 if synaptic is None else number(synaptic),
             module if neuron.learned else None,
         )
 

@@ -147,7 +147,7 @@ class LossPart:
     teacher: Annotated[str, Empty()] = ""
     teacher_share: Share = 0.5
     temperature: Positive = 2.0
-    max_synops: NotNegative = 0.0
+    max_synops: Annotated[float, Range(at_least=0, at_most=1e15)] = 0.0
 
 
 @dataclass(frozen=True)
@@ -159,10 +159,10 @@ class TrainPart:
     images per update, of all processes together; ``accumulate``: in so many passes, each normalised
     by its own statistics; ``warmup``: the share of all updates in which the learning rate rises;
     ``momentum`` is of sgd and lars alone; ``clip``: the largest norm of a gradient, 0 for none;
-    ``average``: decay of a moving average of the weights, which is what is tested and kept, 0 for
-    none; ``patience``: stop after so many epochs without a better validation accuracy, 0 for never;
-    ``precision``: bf16 computes in bfloat16 where torch's autocast does; ``limit``: train on the
-    first so many images, 0 for all.
+    ``average``: decay of a moving average of the weights, moved at every step of the optimiser,
+    which is what is tested and kept, 0 for none; ``patience``: stop after so many epochs without a
+    better validation accuracy, 0 for never; ``precision``: bf16 computes in bfloat16 where torch's
+    autocast does; ``limit``: train on the first so many images, 0 for all.
     """
 
     steps: Count = 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from types import UnionType
@@ -65,6 +65,7 @@ def _recipe(values: dict[str, dict[str, Any]], where: str) -> Recipe:
             if item.default is MISSING and item.name not in values[section]:
                 raise RequestError("E_RECIPE", f"{where}: {section}.{item.name} is missing")
     recipe = Recipe(**{section: part(**values[section]) for section, part in _PARTS.items()})
+    _refuse_useless(recipe, where)
     channels, strides = recipe.model.channels, recipe.model.strides
     if len(channels) != len(strides):
         raise RequestError(
@@ -73,6 +74,31 @@ def _recipe(values: dict[str, dict[str, Any]], where: str) -> Recipe:
             f"{len(strides)}, expected one stride for each",
         )
     return recipe
+
+
+_USES: dict[tuple[str, str], tuple[str, Callable[[Recipe], bool]]] = {
+    ("train", "momentum"): (
+        "train.optimizer = sgd or lars",
+        lambda r: r.train.optimizer != "adamw",
+    ),
+    ("loss", "mse_target"): ("loss.mse above 0", lambda r: r.loss.mse > 0),
+    ("loss", "teacher_share"): ("a loss.teacher", lambda r: r.loss.teacher != ""),
+    ("loss", "temperature"): ("a loss.teacher", lambda r: r.loss.teacher != ""),
+    ("neuron", "synaptic_decay"): ("neuron.name = cuba_lif", lambda r: r.neuron.name == "cuba_lif"),
+}
+"""What has a use with something else only: that, in words and as a question."""
+
+
+def _refuse_useless(recipe: Recipe, where: str) -> None:
+    for (section, key), (other, used) in _USES.items():
+        part = getattr(recipe, section)
+        default = next(item.default for item in fields(part) if item.name == key)
+        found = getattr(part, key)
+        if found != default and not used(recipe):
+            raise RequestError(
+                "E_RECIPE",
+                f"{where}: {section}.{key} is {_toml(found)}, which has no use without {other}",
+            )
 
 
 def _override(text: str) -> tuple[str, str, Any]:

@@ -7,6 +7,8 @@ import json
 import os
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,7 +23,7 @@ from ..errors import CouldNotRunError, RequestError
 from ..files import write_text
 from ..runs import unfinished
 from .account import account
-from .build import build, rule_of
+from .build import build, check
 from .checkpoint import HISTORY, MODEL, RECIPE, STATE, WITNESS, save
 from .coding import Seen, seen
 from .dataset import Examples
@@ -29,7 +31,6 @@ from .distributed import check_shares, first_goes_first, joined, launched, place
 from .evaluate import Score, score_together
 from .examples import Batches, hold_out, stored_on
 from .fit import Fitted, Log, Saving, fit
-from .horizon import Horizon
 from .journal import journal
 from .machine import device_of, in_words
 from .progress import Progress
@@ -64,18 +65,15 @@ def train_run(
     that a launcher started only the first one writes, and ``out`` must be one folder for all when a
     run goes on.
 
-    Test images are read after training. The caller's random state is left as it was. Raises
+    The test images are scored after training. The caller's random state is left as it was. Raises
     RequestError (E_OUT, E_RUN, E_RESUME, E_RECIPE, E_DIVERGED) and CouldNotRunError (E_WRITE,
     E_DATA, E_DEVICE, E_LAUNCH).
     """
     if resume and (out / RECIPE).is_file():
         same_recipe(recipe, asdict(read_recipe(out / RECIPE)), out / RECIPE)
         recipe = read_recipe(out / RECIPE)
-    device, rule = device_of(recipe.train.device), rule_of(recipe)
-    _check(recipe, rule)
-    if launched().first:
-        _ready(out, recipe, resume)
-    with joined(device):
+    device, rule = device_of(recipe.train.device), check(recipe)
+    with _ready(out, recipe, resume) if launched().first else nullcontext(), joined(device):
         recipe = resolved(recipe, data_folder, out, device)
         saving = Saving(
             partial(_kept, recipe, out),
@@ -85,25 +83,38 @@ def train_run(
         return _trained(recipe, rule, data_folder, out, device, saving)
 
 
-def _check(recipe: Recipe, rule: LearningRule) -> None:
-    """Refuse settings that do not fit each other: RequestError (E_RECIPE)."""
-    Horizon.of(recipe)
-    if recipe.train.patience and not recipe.data.validation:
-        raise RequestError(
-            "E_RECIPE",
-            f"train.patience is {recipe.train.patience} with data.validation = 0; expected 0, or "
-            "held-out images that say when to stop",
-        )
-    if rule.online and recipe.train.accumulate > 1:
-        raise RequestError(
-            "E_RECIPE",
-            f"train.accumulate is {recipe.train.accumulate}, but rule '{rule.name}' updates the "
-            "weights after every step; expected 1",
-        )
+@contextmanager
+def usable(folder: Path) -> Iterator[None]:
+    """What the system says against a folder is said as CouldNotRunError (E_WRITE)."""
+    try:
+        yield
+    except OSError as error:
+        raise CouldNotRunError(
+            "E_WRITE", f"cannot write to the folder {folder}: {error.strerror or error}"
+        ) from error
 
 
-def _ready(out: Path, recipe: Recipe, resume: bool) -> None:
-    """Refuse, before the work, a folder that a run cannot become or go on in."""
+@contextmanager
+def _ready(out: Path, recipe: Recipe, resume: bool) -> Iterator[None]:
+    """``out`` as a folder that a run can become or go on in; what was made for it goes again where
+    nothing came to lie in it."""
+    made: list[Path] = []
+    try:
+        with usable(out):
+            _refuse_taken(out, recipe, resume)
+            made = [folder for folder in (out, *out.parents) if not folder.exists()]
+            out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK):
+            raise CouldNotRunError("E_WRITE", f"cannot write to the folder {out}: it is read-only")
+        yield
+    finally:
+        for folder in made:
+            with suppress(OSError):  # something lies in it, or it could not be made
+                folder.rmdir()
+
+
+def _refuse_taken(out: Path, recipe: Recipe, resume: bool) -> None:
+    """Refuse a folder in which a run cannot begin, or with ``resume`` cannot go on."""
     if resume:
         if not unfinished(out):
             raise RequestError("E_RUN", f"{out} holds no unfinished training to go on with")
@@ -122,18 +133,13 @@ def _ready(out: Path, recipe: Recipe, resume: bool) -> None:
         raise RequestError(
             "E_OUT", f"{out} exists and is no run folder (it has no {RECIPE}); name another place"
         )
-    above = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise CouldNotRunError(
-            "E_WRITE", f"cannot write {out}: {above} is not a folder to write in"
-        )
 
 
 def _kept(recipe: Recipe, out: Path, state: State) -> None:
     if place().first:
-        save_state(state, recipe, out / STATE)
         if not (out / RECIPE).is_file():
-            write_text(out / RECIPE, to_toml(recipe))
+            write_text(out / RECIPE, to_toml(recipe))  # first: a state alone cannot go on
+        save_state(state, recipe, out / STATE)
 
 
 def _restored(recipe: Recipe, path: Path, state: State) -> None:
@@ -151,15 +157,13 @@ def _trained(
 ) -> Facts:
     started, settings, data = time.perf_counter(), recipe.train, seen(recipe)
     with first_goes_first():
-        images, labels = data.source.load(data_folder, "train", settings.steps)
-    limit = settings.limit or len(images)
-    kept, held = hold_out((images[:limit], labels[:limit]), recipe.data.validation, settings.seed)
+        examples = data.source.load(data_folder, "train", settings.steps)
+        test = data.load(data_folder, "test", settings.steps)  # what it lacks shows before the work
+    kept, held = _held_out(examples, recipe)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
         model = build(recipe).to(device)
         fitted = _fit(recipe, rule, model, data, (kept, held), out, saving)
-    with first_goes_first():
-        test = data.load(data_folder, "test", settings.steps)
     last = _score(model, test, recipe, data)
     best = _score_of_best(fitted, model, test, recipe, data, last)
     facts = _facts(recipe, model, fitted, device) | {
@@ -176,6 +180,23 @@ def _trained(
         write_text(out / HISTORY, json.dumps(facts, indent=2, allow_nan=False) + "\n")
         (out / STATE).unlink()
     return facts
+
+
+def _held_out(examples: Examples, recipe: Recipe) -> tuple[Examples, Examples]:
+    """`hold_out` of the images that the recipe uses.
+
+    Raises RequestError (E_RECIPE) where a share of them is none.
+    """
+    (images, labels), share = examples, recipe.data.validation
+    limit = recipe.train.limit or len(images)
+    kept, held = hold_out((images[:limit], labels[:limit]), share, recipe.train.seed)
+    if share and not len(held[0]):
+        raise RequestError(
+            "E_RECIPE",
+            f"data.validation is {share}, of {len(kept[0])} images at most half an image of any "
+            "class; expected 0, or a share that holds some out",
+        )
+    return kept, held
 
 
 def _fit(

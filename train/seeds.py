@@ -14,13 +14,13 @@ from scipy.special import stdtrit
 from ..errors import RequestError
 from ..files import write_text
 from ..runs import unfinished
-from .build import rule_of
+from .build import check
 from .checkpoint import HISTORY, RECIPE
 from .distributed import joined, place, summed
 from .machine import device_of
 from .recipe import Recipe
 from .recipe_file import read_recipe
-from .run import train_run
+from .run import train_run, usable
 from .state import same_recipe
 
 SERIES = "seeds.json"
@@ -58,7 +58,7 @@ def by_rules(recipe: Recipe, rules: Sequence[str]) -> dict[str, Recipe]:
         for name in rules or [recipe.rule.name]
     }
     for variant in variants.values():
-        rule_of(variant)
+        check(variant)
     return variants
 
 
@@ -76,10 +76,18 @@ def train_series(
     finished there is not trained again, what has not goes on. Leaves ``out/seeds.json`` and returns
     it. Raises as `train_run`, and RequestError (E_RUN) where ``out`` is a run itself.
     """
-    if (out / RECIPE).is_file():
+    with usable(out):
+        is_run = (out / RECIPE).is_file()
+    if is_run:
         raise RequestError("E_RUN", f"{out} is a run; name a folder for the runs of all seeds")
     first = next(iter(variants.values()))
     seeds = range(first.train.seed, first.train.seed + count)
+    if seeds[-1] >= 2**32:
+        raise RequestError(
+            "E_RECIPE",
+            f"train.seed is {seeds[0]} and {count} seeds follow on it; expected them to end below "
+            f"{2**32}",
+        )
     accuracies: dict[str, list[float]] = {name: [] for name in variants}
     with joined(device_of(first.train.device)):
         for seed in seeds:
@@ -96,12 +104,11 @@ def train_series(
 
 def _accuracy(recipe: Recipe, data_folder: Path | None, run: Path) -> float:
     """Of a finished run, or of one that is trained now."""
-    done = place().first and (run / HISTORY).is_file() and not unfinished(run)
+    done = place().first and (run / RECIPE).is_file() and not unfinished(run)
     found = 0.0
     if done:
         same_recipe(recipe, asdict(read_recipe(run / RECIPE)), run)
-        facts = json.loads((run / HISTORY).read_text(encoding="utf-8"))
-        found = facts["test"]["last"]["accuracy"]
+        found = _measured(run)
     device = device_of(recipe.train.device)
     # The first process looks, so that all do the same.
     is_done, accuracy, goes_on = summed([done, found, place().first and unfinished(run)], device)
@@ -109,6 +116,20 @@ def _accuracy(recipe: Recipe, data_folder: Path | None, run: Path) -> float:
         return accuracy
     facts = train_run(recipe, data_folder, run, resume=bool(goes_on))
     return float(facts["test"]["last"]["accuracy"])
+
+
+def _measured(run: Path) -> float:
+    """The accuracy that a finished run's history tells; RequestError (E_RUN) where it does not."""
+    path = run / HISTORY
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return float(facts["test"]["last"]["accuracy"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RequestError(
+            "E_RUN",
+            f"{path}: not the history of a finished run ({error!r}); remove {run}, and the same "
+            "command trains it again",
+        ) from error
 
 
 def _document(accuracies: Mapping[str, list[float]], seeds: list[int]) -> dict[str, Any]:

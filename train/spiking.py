@@ -39,7 +39,7 @@ class Spiking:
 
     def __post_init__(self) -> None:
         for name, decay in (("decay", self.decay), ("synaptic decay", self.synaptic_decay)):
-            if isinstance(decay, float) and not 0.0 <= decay <= 1.0:
+            if isinstance(decay, float | int) and not 0.0 <= decay <= 1.0:
                 raise RequestError("E_NEURON", f"the {name} is {decay}; expected 0 to 1")
         for name, value in (("threshold", self.threshold), ("width", self.surrogate.width)):
             if not isinstance(value, Tensor) and not 0.0 < value < math.inf:

@@ -25,6 +25,7 @@ from ..errors import RequestError
 from ..files import canonical_json, write_file
 from .average import Average
 from .energy import Price
+from .optimise import optimiser
 from .recipe import Recipe
 
 _TENSOR = "tensor"
@@ -96,21 +97,7 @@ class State:
 def save_state(state: State, recipe: Recipe, path: Path) -> None:
     """Write it whole or not at all; CouldNotRunError (E_WRITE) where it cannot be written."""
     tensors: dict[str, Tensor] = {}
-    document = {
-        "version": __version__,
-        "recipe": asdict(recipe),
-        "model": state.model.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
-        "schedule": state.schedule.state_dict(),
-        "average": None if state.average is None else state.average.state_dict(),
-        "price": None if state.price is None else state.price.state_dict(),
-        "epochs": [asdict(epoch) for epoch in state.epochs],
-        "best": state.best,
-        "most": state.most,
-        "best_state": state.best_state,
-        "tally": asdict(state.tally),
-        "random": _random_state(_device(state.model)),
-    }
+    document = {"version": __version__, "recipe": asdict(recipe), **_document(state)}
     plain = _apart(document, "", tensors)
     content = serialise(tensors, {"snnpipe": canonical_json(plain)})
 
@@ -123,9 +110,11 @@ def save_state(state: State, recipe: Recipe, path: Path) -> None:
 def load_state(state: State, recipe: Recipe, path: Path) -> None:
     """Put a training back where ``path`` left it, torch's random generators too.
 
-    Raises RequestError (E_RESUME) when the file is not one, or of another recipe or version.
+    Raises RequestError (E_RESUME) when the file is not one, or of another recipe or version, or
+    names the first thing in which it is not of a training like the one that ``state`` begins.
     """
     document = _together(check_state(path, recipe), load_file(path))
+    _check(path, document, state, recipe)
     state.model.load_state_dict(document["model"])
     _restore_optimizer(state.optimizer, document["optimizer"])
     state.schedule.load_state_dict(document["schedule"])
@@ -146,8 +135,11 @@ def check_state(path: Path, recipe: Recipe) -> dict[str, Any]:
     try:
         with safe_open(path, "pt") as file:
             header: dict[str, Any] = json.loads((file.metadata() or {})["snnpipe"])
-        version, found = header["version"], header["recipe"]
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        version = header["version"]
+        found = {section: dict(part) for section, part in header["recipe"].items()}
+    except (
+        OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError
+    ) as error:  # fmt: skip
         raise RequestError("E_RESUME", f"{path}: not a training state ({error!r})") from error
     if version != __version__:
         raise RequestError(
@@ -175,6 +167,83 @@ def same_recipe(recipe: Recipe, found: Mapping[str, Any], where: Path) -> None:
                     f"{where}: {section}.{key} was {theirs} in this training, the recipe says "
                     f"{ours}; go on with its own recipe, or train into a new folder",
                 )
+
+
+def _document(state: State) -> dict[str, Any]:
+    return {
+        "model": state.model.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "schedule": state.schedule.state_dict(),
+        "average": None if state.average is None else state.average.state_dict(),
+        "price": None if state.price is None else state.price.state_dict(),
+        "epochs": [asdict(epoch) for epoch in state.epochs],
+        "best": state.best,
+        "most": state.most,
+        "best_state": state.best_state,
+        "tally": asdict(state.tally),
+        "random": _random_state(_device(state.model)),
+    }
+
+
+def _check(path: Path, found: dict[str, Any], fresh: State, recipe: Recipe) -> None:
+    """Hold what a file says against a training that begins, and what comes with its first steps
+    against what such steps leave."""
+    seen_to = {"version": "", "recipe": {}}  # by `check_state`
+    _compare(path, "", found, {**_document(fresh), "random": {}, **seen_to})
+    random, own = found["random"], _random_state(_device(fresh.model))
+    known = {name: own.get(name, value) for name, value in random.items()}  # a GPU may be gone
+    _compare(path, "random", random, {**known, "cpu": own["cpu"]})
+    moved, first = found["optimizer"]["state"], _first_step(fresh.model, recipe)
+    stepped = {key: of for key, of in first.items() if key in moved}  # the others had no gradient
+    if moved:
+        _compare(path, "optimizer/state", moved, stepped or first)
+    if found["best_state"]:
+        _compare(path, "best_state", found["best_state"], fresh.model.state_dict())
+    for index, epoch in enumerate(found["epochs"]):
+        _compare(path, f"epochs/{index}", epoch, asdict(Epoch(0, 0.0, 0.0, None, 0.0)))
+
+
+def _first_step(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
+    """What an optimiser keeps of each parameter that has been moved."""
+    twins = nn.ParameterList([torch.zeros_like(one) for one in model.parameters()])
+    for twin in twins:
+        twin.grad = torch.zeros_like(twin)
+    optimizer = optimiser(twins, recipe.train)
+    optimizer.step()
+    return {str(index): of for index, of in optimizer.state_dict()["state"].items()}
+
+
+def _compare(path: Path, name: str, found: Any, expected: Any) -> None:
+    """Raises RequestError (E_RESUME) for the first name, shape or kind of value that differs; an
+    empty mapping or list stands for any, None for nothing or a number."""
+    kinds = _kind(found), _kind(expected)
+    if kinds[0] != kinds[1] and not (expected is None and kinds[0] == "a number"):
+        raise RequestError("E_RESUME", f"{path}: '{name}' is {kinds[0]}, expected {kinds[1]}")
+    below, theirs = _items(expected), _items(found)
+    for key in [*below, *theirs] if below else ():
+        inner = f"{name}/{key}".removeprefix("/")
+        if key not in theirs:
+            raise RequestError("E_RESUME", f"{path}: lacks '{inner}', which this training needs")
+        if key not in below:
+            raise RequestError("E_RESUME", f"{path}: holds '{inner}', unknown to this training")
+        _compare(path, inner, theirs[key], below[key])
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {list(value.shape)}"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return "nothing" if value is None else "a text" if isinstance(value, str) else "a number"
+
+
+def _items(value: Any) -> dict[str, Any]:
+    """What is in a mapping or a list, by its name in a path."""
+    if isinstance(value, list | tuple):
+        return {str(index): item for index, item in enumerate(value)}
+    return dict(value) if isinstance(value, dict) else {}
 
 
 def _plain(value: Any) -> Any:
@@ -227,7 +296,7 @@ def _together(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     """What `_apart` took apart; tuples come back as lists, keys as text."""
     if isinstance(value, dict):
         if value.keys() == {_TENSOR}:
-            return tensors[value[_TENSOR]]
+            return tensors.get(str(value[_TENSOR]))
         return {key: _together(item, tensors) for key, item in value.items()}
     if isinstance(value, list):
         return [_together(item, tensors) for item in value]

@@ -27,7 +27,13 @@ def asked_to_stop() -> Iterator[Asked]:
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    # What is ignored stays so: a shell starts its background jobs deaf to Ctrl-C.
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {
+        number: handler
+        for number, handler in handlers.items()
+        if handler not in (None, signal.SIG_IGN)
+    }
 
     def restore() -> None:
         for number, handler in before.items():
@@ -37,7 +43,7 @@ def asked_to_stop() -> Iterator[Asked]:
         asked.by = number
         restore()
 
-    for number in _SIGNALS:
+    for number in before:
         signal.signal(number, note)
     try:
         yield asked

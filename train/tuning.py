@@ -175,6 +175,12 @@ def measure(recipe: Recipe, width: float, gain: float, batch: Batch) -> Trial:
     Raises RequestError (E_RECIPE) where there are less than two populations to compare.
     """
     settings = recipe.train
+    if recipe.neuron.name == "relu":
+        raise RequestError(
+            "E_RECIPE",
+            "surrogate.width is auto, but neuron.name is relu, which has no surrogate; expected a "
+            "number",
+        )
     lesson = Lesson(rule_of(recipe), Objective(recipe.loss), batch, settings.steps, settings.norm)
     with _drawn(recipe, width, gain) as model:
         found = at_currents(model, lesson)

@@ -13,7 +13,7 @@ from ..errors import RequestError
 from .diagnosis import culprit
 from .distributed import average_gradients, place, summed
 from .examples import Batch
-from .horizon import Horizon
+from .horizon import Horizon, first
 from .objective import Objective, Told
 from .optimise import clipped
 from .precision import computed
@@ -45,7 +45,7 @@ class Updates:
         """One update; ``stop`` is told to the other processes.
 
         Raises RequestError (E_DIVERGED) that names where the first value lies that is not finite;
-        the weights are then as they were.
+        no step has been made with it.
         """
         state.optimizer.zero_grad()
         loss, correct, tolds = 0.0, 0, []
@@ -69,7 +69,7 @@ class Updates:
         settings, batch, total = self.recipe.train, told.batch, 0.0
         device, horizon = batch.labels.device, Horizon.of(self.recipe)
         outputs, steps = torch.zeros((), device=device), horizon.at(state.schedule.last_epoch)
-        frames = horizon.cut(batch.frames, steps)
+        frames = first(batch.frames, steps)
         parts = self.rule(state.model, frames, steps, settings.norm, told.watch)
         for part in computed(parts, settings, device):
             loss = told(part)

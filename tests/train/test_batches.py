@@ -238,6 +238,13 @@ def test_mixup_blends_images_and_targets_alike(shape: tuple[int, ...]) -> None:
 # --- what is refused ------------------------------------------------------------------------------
 
 
+def test_a_cutout_as_large_as_the_image() -> None:
+    with pytest.raises(RequestError, match=r"data\.cutout is 6, expected below 6") as caught:
+        batches(stored(4), cutout=6)
+    assert caught.value.code == "E_RECIPE"
+    batches(stored(4), cutout=5)
+
+
 def test_a_crop_as_large_as_the_image() -> None:
     with pytest.raises(RequestError, match=r"data\.crop is 5, expected below 5") as caught:
         batches(stored(4), crop=5)

@@ -17,8 +17,6 @@ from snnpipe.train.event_files import (
     aedat3,
     content,
     five_bytes,
-    prophesee,
-    within,
 )
 from snnpipe.train.event_frames import by_count, by_duration, frames
 
@@ -74,20 +72,6 @@ def test_real_clips_of_a_dvs128(real: Path) -> None:
                 smaller = frames(events, by_count(events, 10), 10, (2, 48, 48), 255, (128, 128))
                 assert int(smaller.sum(dtype=np.int64)) == len(events)
     assert found == CLIPS
-
-
-def test_a_real_recording_of_prophesee(real: Path) -> None:
-    """Numbers taken from the file with struct.unpack, without the reader."""
-    data = (real / "sample_ncars.dat").read_bytes()
-    events = within(prophesee(data, "ncars"), (42, 78), "ncars")
-    assert len(events) == 2009
-    assert rows(events)[0] == (25, 8, 0, 0)
-    sums = (int(events.x.sum()), int(events.y.sum()), int(events.polarity.sum()))
-    assert sums == (93457, 40463, 1350)
-    assert int(events.time[-1]) == 99952
-    assert (np.diff(events.time) >= 0).all()
-    with pytest.raises(RequestError, match="expected 0 to 76"):
-        within(events, (42, 77), "ncars")
 
 
 # --- AEDAT 2 --------------------------------------------------------------------------------------
@@ -185,21 +169,6 @@ def test_wrong_aedat3(data: bytes, part: str) -> None:
 
 
 # --- the others -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("data", "part"),
-    [
-        (b"x", "begins with b'x', expected b'%'"),
-        (b"% a\n\x00\x07" + bytes(8), "the two bytes at 4 are 0x0007 and 8 follow"),
-        (b"% a\n\x00\x08" + bytes(9), "0x0008 and 9 follow"),
-        (b"% a\n", "the two bytes at 4 are 0x and 0 follow"),
-    ],
-)
-def test_wrong_prophesee(data: bytes, part: str) -> None:
-    with pytest.raises(RequestError) as caught:
-        prophesee(data, "f.dat")
-    assert part in caught.value.message
 
 
 def test_marks_of_late_rows_are_no_events() -> None:

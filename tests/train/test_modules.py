@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from snnpipe.errors import RequestError
 from snnpipe.network import dynamics
+from snnpipe.train import carried
+from snnpipe.train.distributed import Place
 from snnpipe.train.evaluate import outputs
 from snnpipe.train.modules import IF, LIF, SumPool2d, neurons
 from snnpipe.train.rules.bptt import BPTT
@@ -267,6 +269,7 @@ def test_forms_of_normalisation(rule, options):
     [
         ({"decay": -0.1}, "decay"),
         ({"decay": 1.5}, "decay"),
+        ({"decay": 2}, "decay is 2"),
         ({"decay": 1.0}, "without a leak are IF"),
         ({"threshold": 0.0}, "threshold"),
         ({"threshold": float("nan")}, "threshold"),
@@ -285,3 +288,18 @@ def test_neurons_by_path_name():
     assert list(neurons(model)) == ["1.0", "2"]
     assert "decay=1.0" in repr(model)
     assert "kernel_size=2" in repr(SumPool2d(2))
+
+
+def test_processes_draw_the_mask_that_one_would(monkeypatch):
+    """Each keeps its slice of what the whole batch draws."""
+    model, x = nn.Sequential(nn.Identity(), nn.Dropout(0.5)), torch.ones(6, 5)
+
+    def dropped(part, rank, world):
+        monkeypatch.setattr(carried, "place", lambda: Place(rank, world))
+        torch.manual_seed(3)
+        return mean_output(Rate(), model, part, 2)
+
+    whole = dropped(x, 0, 1)
+    halves = [dropped(x[:3], 0, 2), dropped(x[3:], 1, 2)]
+    assert torch.equal(torch.cat(halves), whole)
+    assert not torch.equal(*halves)

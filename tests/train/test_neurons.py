@@ -20,6 +20,7 @@ from snnpipe.train.optimise import optimiser
 from snnpipe.train.recipe import DataPart, NeuronPart, Recipe, SurrogatePart
 from snnpipe.train.rules.bptt import BPTT
 from snnpipe.train.rules.rate import Rate
+from snnpipe.train.slopes import answered, sources
 from snnpipe.train.spiking import number
 from torch import nn
 from training_networks import RESETS, difference, frames, learn, mean_output
@@ -209,9 +210,10 @@ def test_a_tally_gives_a_rate_with_the_graph_of_a_stream(form, reset, detach):
     x, found = currents(), []
     for mean in (x.mean(0).requires_grad_(),) * 2:
         if not found:
-            tally = eager.Tally(eager.rest(x[0], neurons.spiking), neurons.spiking)
+            spiking = neurons.spiking
+            tally = eager.Tally(eager.rest(x[0], spiking), spiking, sources(spiking))
             spikes = torch.stack([tally.step(c) for c in x])
-            rate = tally.rated(mean)
+            rate = answered(mean[None], tally.rate[None], [tally.slopes], spiking)[0]
         else:
             spikes, rates = neuron.rated(x, mean[None], neurons.spiking)
             rate = rates[0]

@@ -130,8 +130,7 @@ strides = [2, 1]
 name = "{neuron}"
 [loss]
 teacher = "{teacher}"
-teacher_share = 0.6
-[train]
+{share}[train]
 steps = {steps}
 epochs = {epochs}
 [witness]
@@ -139,12 +138,17 @@ samples = 5
 """
 
 
+def digits(neuron, teacher, steps, epochs):
+    share = "teacher_share = 0.6\n" if teacher else ""
+    return DIGITS.format(neuron=neuron, teacher=teacher, share=share, steps=steps, epochs=epochs)
+
+
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("runs") / "teacher"
-    text = DIGITS.format(neuron="relu", teacher="", steps=1, epochs=4)
+    text = digits(neuron="relu", teacher="", steps=1, epochs=4)
     facts = train_run(parse_recipe(text, "test"), None, out)
     torch.set_num_threads(before)
     return out, facts
@@ -171,13 +175,13 @@ def test_the_ann_of_the_same_topology_is_a_run(teacher):
 
 def test_a_student_learns_from_it_and_says_so(teacher, tmp_path):
     out, facts = teacher
-    text = DIGITS.format(neuron="lif", teacher=out, steps=3, epochs=2)
+    text = digits(neuron="lif", teacher=out, steps=3, epochs=2)
     student = train_run(parse_recipe(text, "test"), None, tmp_path / "student")
     last = facts["test"]["last"]
     assert student["teacher"] == {
         "run": str(out), "accuracy": last["accuracy"], "correct": last["correct"], "n": last["n"],
     }  # fmt: skip
-    alone = parse_recipe(DIGITS.format(neuron="lif", teacher="", steps=3, epochs=2), "test")
+    alone = parse_recipe(digits(neuron="lif", teacher="", steps=3, epochs=2), "test")
     other = train_run(alone, None, tmp_path / "alone")
     assert "teacher" not in other
     assert other["epochs"][0]["loss"] != student["epochs"][0]["loss"]
@@ -185,7 +189,7 @@ def test_a_student_learns_from_it_and_says_so(teacher, tmp_path):
 
 def test_the_teacher_is_asked_once_for_a_batch(teacher):
     out, _ = teacher
-    recipe = parse_recipe(DIGITS.format(neuron="lif", teacher=out, steps=3, epochs=1), "test")
+    recipe = parse_recipe(digits(neuron="lif", teacher=out, steps=3, epochs=1), "test")
     asked = Teacher.of(recipe, torch.device("cpu"))
     frames = torch.rand(4, 1, 8, 8)
     told = Objective(recipe.loss, asked).on(Batch(frames, LABELS[:4], LABELS[:4]))
@@ -202,17 +206,17 @@ def test_other_teachers_are_refused(teacher, tmp_path):
             Teacher.of(parse_recipe(text, "test"), torch.device("cpu"))
         assert caught.value.code == "E_TEACHER"
 
-    own = DIGITS.format(neuron="lif", teacher=out, steps=3, epochs=1)
+    own = digits(neuron="lif", teacher=out, steps=3, epochs=1)
     refused(own.replace("digits", "mnist"), r"shape is \(1, 8, 8\) \('digits'\), the student's")
     refused(own.replace('"digits"', '"digits"\ncoding = "latency"'), "teacher's scale is 0.0625")
-    nowhere = DIGITS.format(neuron="lif", teacher=tmp_path, steps=3, epochs=1)
+    nowhere = digits(neuron="lif", teacher=tmp_path, steps=3, epochs=1)
     refused(nowhere, "history.json cannot be read")
     (tmp_path / "history.json").write_text(json.dumps({"test": {}}))
     refused(nowhere, "finished run")
 
 
 def test_an_ann_has_one_step():
-    text = DIGITS.format(neuron="relu", teacher="", steps=4, epochs=1)
+    text = digits(neuron="relu", teacher="", steps=4, epochs=1)
     with pytest.raises(RequestError, match=r"relu with train.steps = 4") as caught:
         build(parse_recipe(text, "test"))
     assert caught.value.code == "E_RECIPE"

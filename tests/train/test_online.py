@@ -759,3 +759,42 @@ def test_the_name_of_ndot_is_reserved():
         rule_of(Recipe(DataPart("digits"), rule=RulePart("ndot")))
     assert caught.value.code == "E_RULE"
     assert "not shipped" in plugins.summaries("rules")["ndot"]
+
+
+@pytest.mark.parametrize("rule", [SLTT(), OTTT(), RateSingleStep()], ids=lambda rule: rule.name)
+def test_an_average_over_calls_is_refused_step_by_step(rule):
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, momentum=None), LIF(0.5))
+    with pytest.raises(RequestError, match="'1' has momentum=None") as caught:
+        next(iter(rule(model, torch.rand(5, 4), 3, "per_step")))
+    assert caught.value.code == "E_MODEL"
+
+
+@pytest.mark.parametrize(
+    ("rule", "plain", "norm", "factor"),
+    [
+        (Rate(gradient="inv_t"), Rate(), "joint", 1 / 4),
+        (SLTTK(2, rescale=True), SLTTK(2), "per_step", 2.0),
+    ],
+    ids=["inv_t", "rescale"],
+)
+def test_a_factor_on_the_gradient_reaches_what_is_watched_and_changes_no_value(
+    rule, plain, norm, factor
+):
+    model = nn.Sequential(nn.Linear(4, 6), LIF(0.5, 0.2), nn.Linear(6, 3)).double()
+    found = []
+    for learner in (rule, plain):
+        torch.manual_seed(5)
+        seen, total = [], 0.0
+        x = torch.rand(7, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        parts = learner(model, x, 4, norm, lambda _, spikes, to=seen: to.append(spikes))
+        model.zero_grad()
+        for part in parts:
+            learned = [spikes for spikes in seen if spikes.requires_grad]
+            seen.clear()
+            loss = part.share * part.mean.square().sum() + sum(s.sum() for s in learned)
+            loss.backward()
+            total += loss.item()
+        found.append((total, model[0].weight.grad.clone()))
+    assert found[0][0] == found[1][0]
+    torch.testing.assert_close(found[0][1], factor * found[1][1], rtol=EXACT, atol=EXACT)
+    assert found[1][1].abs().sum() > 1e-3

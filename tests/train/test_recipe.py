@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -42,7 +43,7 @@ width = 24
 stem = "imagenet"
 dropout = 0.25
 [neuron]
-name = "if"
+name = "cuba_lif"
 decay = 0.5
 synaptic_decay = 0.75
 learn_decay = true
@@ -153,7 +154,7 @@ def test_whole_number_for_a_float_becomes_a_float() -> None:
         ("data.flip=false", "data", "flip", False),
         ("model.channels=[8, 9]", "model", "channels", (8, 9)),
         ("model.hidden=[]", "model", "hidden", ()),
-        ("neuron.name=lif", "neuron", "name", "lif"),
+        ("neuron.decay=0.125", "neuron", "decay", 0.125),
         ("neuron.compare = gt", "neuron", "compare", "gt"),
         ("surrogate.width=2", "surrogate", "width", 2.0),
         ("train.lr=1e-3", "train", "lr", 1e-3),
@@ -333,6 +334,22 @@ def test_hash_is_of_the_values_not_of_the_text() -> None:
     changes = ["train.seed=1", "data.flip=false", "model.hidden=[]"]
     hashes = {recipe_hash(parse_recipe(FULL, "", [change])) for change in changes}
     assert len(hashes | {recipe_hash(recipe)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("train.momentum=0.5", "train.momentum is 0.5, which has no use without train.optimizer"),
+        ("loss.mse_target=0.5", "loss.mse_target is 0.5, which has no use without loss.mse"),
+        ("loss.temperature=3", "loss.temperature is 3.0, which has no use without a loss.teacher"),
+        ("loss.teacher_share=1e-2", "loss.teacher_share is 0.01, which has no use"),
+        ("neuron.synaptic_decay=0.5", "no use without neuron.name = cuba_lif"),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_refused(override: str, part: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(part)) as caught:
+        parse_recipe('[data]\nname = "digits"\n', "here.toml", [override])
+    assert caught.value.code == "E_RECIPE"
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from snnpipe.runs import unfinished
 from snnpipe.train import fit as loop
 from snnpipe.train import run as running
 from snnpipe.train.progress import Progress
-from snnpipe.train.recipe_file import parse_recipe
+from snnpipe.train.recipe_file import parse_recipe, to_toml
 from snnpipe.train.run import train_run
+from snnpipe.train.stopping import asked_to_stop
+from snnpipe.training import Asked, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -192,6 +195,94 @@ def test_every_part_of_the_state_counts(straight, tmp_path, part):
     assert (out / "model.safetensors").read_bytes() != kept
 
 
+def _drop(*path):
+    def change(document, _tensors):
+        for key in path[:-1]:
+            document = document[key]
+        del document[path[-1]]
+
+    return change
+
+
+def _put(name, value):
+    return lambda _document, tensors: tensors.__setitem__(name, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_drop("best"), "lacks 'best'"),
+        (_drop("tally", "shown"), "lacks 'tally/shown'"),
+        (_drop("epochs", 0, "loss"), "lacks 'epochs/0/loss'"),
+        (_drop("optimizer", "param_groups", 0, "lr"), "lacks 'optimizer/param_groups/0/lr'"),
+        (_drop("optimizer", "param_groups", 1), "lacks 'optimizer/param_groups/1'"),
+        (_drop("optimizer", "state", "0", "exp_avg"), "lacks 'optimizer/state/0/exp_avg'"),
+        (_drop("best_state", "fc.bias"), r"lacks 'best_state/fc\.bias'"),
+        (_drop("random", "cpu"), "lacks 'random/cpu'"),
+        (lambda document, _: document.update(best="x"), "'best' is a text, expected a number"),
+        (lambda document, _: document.update(more=1), "holds 'more', unknown"),
+        (lambda document, _: document.update(recipe=[1]), "not a training state"),
+        (lambda _, tensors: tensors.pop("average/values/fc.bias"),
+         r"'average/values/fc\.bias' is nothing, expected torch\.float32 \[10\]"),
+        (_put("model/fc.bias", torch.zeros(11)),
+         r"'model/fc\.bias' is torch\.float32 \[11\], expected torch\.float32 \[10\]"),
+        (_put("average/values/fc.bias", torch.zeros(1)), r"float32 \[1\], expected"),
+        (_put("optimizer/state/0/exp_avg", torch.zeros(6)),
+         r"'optimizer/state/0/exp_avg' is torch\.float32 \[6\], expected .*\[6, 1, 3, 3\]"),
+        (_put("best_state/fc.bias", torch.zeros(10).double()), r"is torch\.float64 \[10\]"),
+        (_put("random/cpu", torch.zeros(7, dtype=torch.uint8)),
+         r"'random/cpu' is torch\.uint8 \[7\], expected"),
+    ],
+)  # fmt: skip
+def test_a_state_with_other_content_is_refused_by_name(begun, tmp_path, change, words):
+    out = tmp_path / "run"
+    shutil.copytree(begun, out)
+    path = out / "state.safetensors"
+    with safe_open(path, "pt") as file:
+        document = json.loads(file.metadata()["snnpipe"])
+    tensors = load_file(path)
+    change(document, tensors)
+    save_file(tensors, path, {"snnpipe": json.dumps(document)})
+    before = path.read_bytes()
+    with pytest.raises(RequestError, match=f"{path}: .*{words}") as caught:
+        train_run(_recipe(), None, out, resume=True)
+    assert caught.value.code == "E_RESUME"
+    assert path.read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A run that broke off in its second epoch."""
+    out = tmp_path_factory.mktemp("begun") / "run"
+    _broken_off(out, UPDATES + 2, 0.0)
+    return out
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with asked_to_stop() as asked:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert asked.by is None
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_handler_that_comes_back_leaves_no_finished_run(tmp_path, monkeypatch):
+    noted = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: noted.append(number))
+    monkeypatch.setattr(Progress, "show", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_run(_recipe(), None, tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert noted
+    assert not (tmp_path / "run" / "history.json").exists()
+    assert (tmp_path / "run" / "state.safetensors").is_file()
+
+
 @pytest.mark.parametrize(
     ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
 )
@@ -209,6 +300,8 @@ def test_asked_to_stop_it_finishes_the_update_and_keeps_its_state(
         raise SystemExit(143)
 
     before = signal.signal(signal.SIGTERM, leave)
+    # A shell starts its background jobs deaf to Ctrl-C.
+    at_first = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(Progress, "show", show)
     try:
         with pytest.raises(raised):
@@ -216,6 +309,7 @@ def test_asked_to_stop_it_finishes_the_update_and_keeps_its_state(
         assert signal.getsignal(signal.SIGTERM) is leave
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, at_first)
     assert _position(tmp_path / "run") == (1, 4)  # one more update, in which it was noticed
     train_run(_recipe(), None, tmp_path / "run", resume=True)
     for name in KEPT:
@@ -263,6 +357,37 @@ def test_a_run_that_broke_off_before_its_first_state_starts_anew(straight, tmp_p
     assert (out / "model.safetensors").read_bytes() == (
         straight["sgd"] / "model.safetensors"
     ).read_bytes()
+
+
+@pytest.mark.parametrize("has_state", [False, True])
+def test_it_is_said_when_nothing_of_a_training_was_kept(tmp_path, monkeypatch, capsys, has_state):
+    (tmp_path / "recipe.toml").write_text(to_toml(_recipe()))
+    if has_state:
+        (tmp_path / "state.safetensors").touch()
+
+    def stopped(*_):
+        raise KilledError
+
+    monkeypatch.setattr(running, "train_run", stopped)
+    with pytest.raises(KilledError):
+        train(
+            Asked(
+                recipe=None, overrides=[], max_synops=None, data_folder=None, out=None,
+                resume=tmp_path, seeds=None, rules=None, preflight=False, as_json=False,
+            )
+        )  # fmt: skip
+    assert ("it starts from epoch 1" in capsys.readouterr().err) is not has_state
+
+
+def test_the_recipe_lies_there_before_the_first_state(monkeypatch, tmp_path):
+    def killed(*_):
+        raise KilledError
+
+    monkeypatch.setattr(running, "save_state", killed)
+    with pytest.raises(KilledError):
+        train_run(_recipe(), None, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").glob("*.toml")] == ["recipe.toml"]
+    assert unfinished(tmp_path / "run")
 
 
 def test_a_state_is_kept_in_the_middle_of_a_long_epoch(monkeypatch, tmp_path):

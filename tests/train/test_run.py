@@ -14,6 +14,7 @@ from snnpipe.errors import CouldNotRunError, RequestError
 from snnpipe.network.trace import Witness, unpack
 from snnpipe.train.build import build
 from snnpipe.train.checkpoint import load_run
+from snnpipe.train.data.digits import Digits
 from snnpipe.train.evaluate import score
 from snnpipe.train.fit import fit
 from snnpipe.train.modules import IF, LIF, neurons
@@ -147,8 +148,49 @@ def test_a_run_takes_no_place_that_is_taken(run, tmp_path):
     assert (precious / "thesis.tex").read_text() == "x"
     file = tmp_path / "file"
     file.write_text("x")
-    with pytest.raises(CouldNotRunError, match="not a folder"):
+    with pytest.raises(CouldNotRunError, match="file: File exists"):
         _run(file, short)
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [("new/" + "n" * 300, "File name too long"), ("/proc/x/y", r"cannot write .*/proc/x/y: ")],
+)
+def test_a_folder_that_cannot_be_made_is_refused_before_work(tmp_path, monkeypatch, place, words):
+    monkeypatch.setattr("snnpipe.train.run.fit", _no_work)
+    with pytest.raises(CouldNotRunError, match=words) as caught:
+        _run(tmp_path / place)
+    assert caught.value.code == "E_WRITE"
+    assert not any(tmp_path.iterdir())
+
+
+def _no_work(*_):
+    raise AssertionError("it began to train")
+
+
+def test_a_test_split_that_is_not_there_shows_before_work(tmp_path, monkeypatch):
+    load = Digits.load
+
+    def broken(self, folder, split, steps):
+        if split == "test":
+            raise CouldNotRunError("E_DATA", "t10k: no such file")
+        return load(self, folder, split, steps)
+
+    monkeypatch.setattr(Digits, "load", broken)
+    monkeypatch.setattr("snnpipe.train.run.fit", _no_work)
+    with pytest.raises(CouldNotRunError, match="t10k"):
+        _run(tmp_path / "new" / "run")
+    assert not any(tmp_path.iterdir())  # nothing that was made for it is left
+
+
+def test_a_share_that_holds_nothing_out_is_refused_before_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("snnpipe.train.run.fit", _no_work)
+    words = r"data\.validation is 0\.01, of 400 images at most half an image of any class"
+    with pytest.raises(RequestError, match=words) as caught:
+        _run(tmp_path / "run", RECIPE.replace("validation = 0.1", "validation = 0.01"))
+    assert caught.value.code == "E_RECIPE"
+    with pytest.raises(AssertionError, match="began"):  # one image of a class is enough
+        _run(tmp_path / "run", RECIPE.replace("validation = 0.1", "validation = 0.015"))
 
 
 def test_the_resolved_recipe_stands_where_no_text_is_given(tmp_path):

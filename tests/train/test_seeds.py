@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
-from snnpipe.errors import RequestError
+from snnpipe.errors import CouldNotRunError, RequestError
 from snnpipe.train import seeds
-from snnpipe.train.recipe_file import parse_recipe, read_recipe
+from snnpipe.train.recipe_file import parse_recipe, read_recipe, to_toml
 from snnpipe.train.seeds import Spread, by_rules, spread, train_series
 from snnpipe.train.state import same_recipe
 
@@ -117,3 +117,32 @@ def test_a_rule_that_cannot_train_the_recipe_is_refused_before_any_training():
     with pytest.raises(RequestError, match=r"'ottt' cannot train with loss\.form = mean_output"):
         by_rules(_recipe(), ["rate", "ottt"])
     assert list(by_rules(_recipe("bptt"), [])) == ["bptt"]
+    patient = replace(_recipe(), train=replace(_recipe().train, patience=3))
+    with pytest.raises(RequestError, match=r"train\.patience is 3 with data\.validation = 0"):
+        by_rules(patient, [])
+
+
+@pytest.mark.parametrize("content", [None, "", '{"epochs": []}', '{"test": {"last": 1}}', "[1]"])
+def test_a_finished_seed_without_its_history_is_named(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(seeds, "train_run", None)
+    run = tmp_path / "seed-5"
+    run.mkdir()
+    (run / "recipe.toml").write_text(to_toml(_recipe()))
+    (run / "model.safetensors").write_bytes(b"")
+    if content is not None:
+        (run / "history.json").write_text(content)
+    words = f"{run}/history.json: not the history of a finished run .*; remove {run}, and"
+    with pytest.raises(RequestError, match=words) as caught:
+        train_series({"rate": _recipe()}, 2, None, tmp_path, _quiet)
+    assert caught.value.code == "E_RUN"
+    (run / "history.json").write_text('{"test": {"last": {"accuracy": 0.25}}}')
+    with pytest.raises(
+        TypeError, match="not callable"
+    ):  # it counts; the next seed is to be trained
+        train_series({"rate": _recipe()}, 2, None, tmp_path, _quiet)
+
+
+def test_a_series_whose_folder_cannot_be_made_is_refused(tmp_path):
+    with pytest.raises(CouldNotRunError, match="File name too long") as caught:
+        train_series({"rate": _recipe()}, 2, None, tmp_path / ("n" * 300), _quiet)
+    assert caught.value.code == "E_WRITE"

@@ -157,6 +157,7 @@ Extent extent_of(const Array& array) {
     if (array.ndim() != 2 || array.shape(0) < 1) refuse("the first array", "(T, N) with T >= 1");
     return {array.shape(0), array.shape(1)};
 }
+
 Isa widest() {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&

@@ -111,6 +111,7 @@ class OnTraces:
 def on_traces(model: nn.Module, steps: int, watch: Watch | None) -> Callable[[Tensor], Tensor]:
     """One pass of a module: call the result with the frame (B, ...) of each step in turn for its
     outputs (B, K), with a graph through this step and the traces of those before."""
+    normalise.refuse_cumulative(model)
     places = Places()
     treatment = OnTraces(steps, watch, places)
 

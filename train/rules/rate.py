@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...errors import RequestError
 from .. import neuron, normalise
-from ..frames import folded, in_time, joined, mean_in_time, through, unfolded
+from ..frames import folded, in_time, joined, mean_in_time, sped, through, unfolded, watching
 from ..operations import FixedMap, LinearMap, Norm
 from ..protocol import Part, Watch
 from ..recipe import LossForm, NormForm
@@ -171,16 +171,12 @@ class Rate:
                 "E_RULE",
                 f"{steps} steps cannot be cut into rule.windows = {self.windows} equal windows",
             )
-        treatment = OnRates(steps, self.windows, watch)
+        factor = 1.0 / steps if self.gradient == "inv_t" else 1.0
+        treatment = OnRates(steps, self.windows, watching(watch, factor))
         shown = in_time(frames, steps)
         mean = treatment._means(shown)
         rate = through(model, Pair(shown.detach(), mean), treatment).rate
-        yield Part(_divided(rate, steps) if self.gradient == "inv_t" else rate)
-
-
-def _divided(x: Tensor, steps: int) -> Tensor:
-    """The same values, their gradient divided."""
-    return x.detach() + (x - x.detach()) / steps
+        yield Part(sped(rate, factor))
 
 
 PLUGIN = Rate

@@ -167,6 +167,7 @@ class RateSingleStep:
         watch: Watch | None = None,
     ) -> Iterator[Part]:
         """One part: the mean output, with a graph through the rates."""
+        normalise.refuse_cumulative(model)
         places = Places()
         spikes = OneStep(_Spikes(steps, places), places)
         for frame in steps_of(frames, steps):

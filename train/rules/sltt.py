@@ -56,6 +56,7 @@ class _CutInTime:
 def cut_in_time(model: nn.Module, steps: int, watch: Watch | None) -> Callable[[Tensor], Tensor]:
     """One pass of a module: call the result with the frame (B, ...) of each step in turn for its
     outputs (B, K), with a graph through this step alone."""
+    normalise.refuse_cumulative(model)
     places = Places()
     treatment = OneStep(_CutInTime(steps, watch, places), places)
 

@@ -7,13 +7,14 @@ Networks", arXiv 2302.14311 (SLTT-K).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import RequestError
+from ..frames import sped, watching
 from ..protocol import Part, Watch
 from ..recipe import LossForm, NormForm
 from ..stepwise import parts
@@ -53,8 +54,10 @@ class SLTTK:
                 f"rule.chosen is {self.chosen}, but a pass has {steps} steps to learn from",
             )
         learned = set(torch.randperm(steps)[: self.chosen].tolist())
-        share = 1.0 / (self.chosen if self.rescale else steps)
-        yield from parts(cut_in_time(model, steps, watch), frames, steps, learned, share)
+        factor = steps / self.chosen if self.rescale else 1.0
+        step = cut_in_time(model, steps, watching(watch, factor))
+        for part in parts(step, frames, steps, learned, 1.0 / steps):
+            yield replace(part, outputs=sped(part.outputs, factor))
 
 
 PLUGIN = SLTTK

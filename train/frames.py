@@ -56,7 +56,7 @@ def mean_in_time(x: Tensor) -> Tensor:
     return x.mean(0)
 
 
-def sped(x: Tensor, factor: float) -> Tensor:
+def gradient_times(x: Tensor, factor: float) -> Tensor:
     """The same values, their gradient times ``factor``."""
     return x.detach() + (x - x.detach()) * factor
 
@@ -65,7 +65,7 @@ def watching(watch: Watch | None, factor: float) -> Watch | None:
     """``watch``, the gradient of what it sees times ``factor``."""
     if watch is None or factor == 1.0:
         return watch
-    return lambda module, seen: watch(module, sped(seen, factor))
+    return lambda module, seen: watch(module, gradient_times(seen, factor))
 
 
 def joined(parts: Sequence[Tensor], axis: int) -> Tensor:

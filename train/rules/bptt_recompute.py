@@ -21,7 +21,7 @@ from ..protocol import Part, Watch
 from ..recipe import LossForm, NormForm
 from ..segments import Applied, Leaf, Value, applied, as_bits, total
 from ..spiking import Population, Spiking
-from .bptt import Unrolled
+from .bptt import BPTT, Unrolled
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,7 @@ class RecomputedBPTT:
     """Backpropagation through time, layer by layer recomputed."""
 
     name: ClassVar[str] = "bptt_recompute"
-    trains: ClassVar[Mapping[NormForm, tuple[LossForm, ...]]] = {
-        "joint": ("mean_output", "per_step"),
-        "per_step": ("mean_output", "per_step"),
-    }
+    trains: ClassVar[Mapping[NormForm, tuple[LossForm, ...]]] = BPTT.trains
     why: ClassVar[str] = ""
     online: ClassVar[bool] = False
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from ..protocol import Part, Watch
 from ..recipe import LossForm, NormForm
-from ..stepwise import parts
-from .ottt import OTTT, on_traces
+from .ottt import OTTT
 
 
 @dataclass(frozen=True)
@@ -31,11 +30,11 @@ class OTTTOnline:
         model: nn.Module,
         frames: Tensor,
         steps: int,
-        norm: NormForm = "per_step",  # noqa: ARG002 - the protocol's
+        norm: NormForm = "per_step",
         watch: Watch | None = None,
     ) -> Iterator[Part]:
         """A part for each step, of which the next step's weights may already have learned."""
-        yield from parts(on_traces(model, steps, watch), frames, steps, range(steps), 1.0 / steps)
+        return OTTT()(model, frames, steps, norm, watch)
 
 
 PLUGIN = OTTTOnline

@@ -15,7 +15,16 @@ from torch import Tensor, nn
 
 from ...errors import RequestError
 from .. import neuron, normalise
-from ..frames import folded, in_time, joined, mean_in_time, sped, through, unfolded, watching
+from ..frames import (
+    folded,
+    gradient_times,
+    in_time,
+    joined,
+    mean_in_time,
+    through,
+    unfolded,
+    watching,
+)
 from ..operations import FixedMap, LinearMap, Norm
 from ..protocol import Part, Watch
 from ..recipe import LossForm, NormForm
@@ -68,7 +77,7 @@ class OnRates:
         """A rate, (B, ...)."""
         return value.rate[0]
 
-    def _means(self, stream: Tensor) -> Tensor:
+    def means(self, stream: Tensor) -> Tensor:
         """The means of the windows, (K or 1, B, ...)."""
         if stream.shape[0] == 1:
             return stream
@@ -81,7 +90,7 @@ class OnRates:
         """A convolution or a matrix product: only the stream runs through it."""
         with torch.no_grad():
             stream = folded(operation, value.stream)
-            mean = self._means(stream)
+            mean = self.means(stream)
         rate = _LinearOfRate.apply(  # type: ignore[no-untyped-call]
             value.rate, operation.weight, operation.bias, mean, operation
         )
@@ -133,7 +142,7 @@ class OnRates:
         """A function that is not linear: its slope at the rate, the true mean as value."""
         with torch.no_grad():
             stream = folded(function, value.stream)
-            mean = self._means(stream)
+            mean = self.means(stream)
         slope = folded(function, value.rate)
         return Pair(stream, mean + (slope - slope.detach()))
 
@@ -174,9 +183,9 @@ class Rate:
         factor = 1.0 / steps if self.gradient == "inv_t" else 1.0
         treatment = OnRates(steps, self.windows, watching(watch, factor))
         shown = in_time(frames, steps)
-        mean = treatment._means(shown)
+        mean = treatment.means(shown)
         rate = through(model, Pair(shown.detach(), mean), treatment).rate
-        yield Part(sped(rate, factor))
+        yield Part(gradient_times(rate, factor))
 
 
 PLUGIN = Rate

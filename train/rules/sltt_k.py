@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import RequestError
-from ..frames import sped, watching
+from ..frames import gradient_times, watching
 from ..protocol import Part, Watch
 from ..recipe import LossForm, NormForm
 from ..stepwise import parts
@@ -57,7 +57,7 @@ class SLTTK:
         factor = steps / self.chosen if self.rescale else 1.0
         step = cut_in_time(model, steps, watching(watch, factor))
         for part in parts(step, frames, steps, learned, 1.0 / steps):
-            yield replace(part, outputs=sped(part.outputs, factor))
+            yield replace(part, outputs=gradient_times(part.outputs, factor))
 
 
 PLUGIN = SLTTK

@@ -20,11 +20,10 @@ from ..network.bounds import term_sums
 from ..network.check import check
 from ..network.check_integer import TABLE as INTEGERS
 from ..network.contract import Grid, Integer
-from ..network.dynamics import V_MAX
+from ..network.dynamics import DECAY_UNITS, V_MAX
 from ..network.layers import AvgPool, Conv, Dense, Layer, Network, Operation, SumPool
 from ..network.loihi import (
     BIAS_EXPONENT_MAX,
-    DECAY_UNITS,
     MANTISSA_MAX,
     SUM_MAX,
     THRESHOLD_MAX,

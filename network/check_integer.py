@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import RequestError
 from .bounds import Bounds, bias_sums, step_bounds, term_sums
 from .contract import Contract, Integer
-from .dynamics import V_MAX, WEIGHT_SHIFT
+from .dynamics import DECAY_UNITS, V_MAX, WEIGHT_SHIFT
 from .layers import (
     AvgPool,
     Conv,
@@ -32,7 +32,6 @@ from .layers import (
 )
 from .loihi import (
     BIAS_EXPONENT_MAX,
-    DECAY_UNITS,
     MANTISSA_MAX,
     MANTISSA_MIN,
     SUM_MAX,
@@ -49,15 +48,13 @@ from .support import Recurrent, Table, refuse_unsupported
 _NUMBERS = "what it emits are numbers, and a chip's neurons emit spikes"
 
 TABLE: Table = {
-    **dict.fromkeys((Dense, Conv, SumPool, AvgPool, Flatten, LIF, IF, Sum)),
+    **dict.fromkeys((Dense, Conv, SumPool, AvgPool, Flatten, Delay, LIF, IF, CubaLIF, Sum)),
+    Recurrent: None,
     Conv1d: "convolutions over one axis are not brought to integers yet",
     Scale: "it has no weights of its own; fold it into the linear map beside it",
-    Delay: "delays are not brought to integers yet",
     LI: _NUMBERS,
     CubaLI: _NUMBERS,
-    CubaLIF: "synaptic currents with a memory are not brought to integers yet",
     Threshold: "neurons without a membrane are not brought to integers yet",
-    Recurrent: "recurrent synapses are not brought to integers yet",
 }
 
 

@@ -53,11 +53,14 @@ class Integer:
 
     ``host_scale``: a layer listed here gets its current from the host, computed in float32 from
     the input and written as one bias per neuron, ``rint(c * scale * 64 / 2^e) << e``.
+    ``weight_exponents``: per operation, its finished sum is shifted left by so many bits, or right
+    (floor) for a negative exponent; 0 where none is named.
     """
 
     weight_bits: Annotated[int, Between(1, 8)]
     bias_exponents: Mapping[str, Exponent]
     host_scale: Mapping[str, Annotated[int, Between(1, 2**31)]] = field(default_factory=dict)
+    weight_exponents: Mapping[str, Annotated[int, Between(-24, 8)]] = field(default_factory=dict)
     kind: Literal["integer"] = "integer"
 
 

@@ -12,7 +12,8 @@ Float: ``u = decay*v + drive`` is a rounded product, then a rounded sum, never f
 
 and `Cell.membrane` and `Cell.settle` put these together for whoever has a `Cell`.
 Integer: Loihi's fixed-point step as Lava 0.10 computes it (`PyLifModelBitAcc`): 24-bit current
-with one wrap, saturating membrane, decays in units of 1/4096 rounded toward zero.
+with one wrap, saturating membrane, decays in units of 1/4096 rounded toward zero; an `IntegerCell`
+puts it together. Beyond Lava it can fire at the threshold itself and subtract the threshold.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from .contract import Contract
-from .neurons import IF, Neuron, is_driven, parameters
+from .neurons import IF, CubaLIF, Neuron, Resetting, decay_of, is_driven, parameters
 
 V_MAX = 2**23 - 1
 """Largest magnitude of an integer membrane; beyond it saturates."""
 WEIGHT_SHIFT = 6
 """A synaptic sum enters the integer current shifted left by this many bits."""
+DECAY_UNITS = 4096
+"""Integer decays are multiples of 1/4096."""
 
 
 def integrate(v: Any, current: Any, decay: Any) -> Any:
@@ -149,16 +152,61 @@ def loihi_integrate(v: Any, u: Any, bias: Any, dv: Any) -> Any:
     return v - (v > V_MAX) * (v - V_MAX) - (v < -V_MAX) * (v + V_MAX)
 
 
-def loihi_decide(v: Any, threshold: Any) -> Any:
-    """Spikes (bool): v > threshold * 64, strictly."""
-    return v > (threshold << WEIGHT_SHIFT)
+def loihi_decide(v: Any, threshold: Any, compare: str = "gt") -> Any:
+    """Spikes (bool) of the membrane against threshold * 64; Loihi fires strictly above."""
+    return decide(v, threshold << WEIGHT_SHIFT, compare)
 
 
-def loihi_reset(v: Any, spike: Any) -> Any:
-    """Membrane after the step: zero where it fired. The current is not reset."""
-    return v - v * spike
+def loihi_reset(v: Any, spike: Any, threshold: Any = 0, kind: str = "value") -> Any:
+    """Membrane after the step: zero where it fired, or less by the threshold. The current is not
+    reset."""
+    return reset(v, spike, threshold << WEIGHT_SHIFT, 0, kind)
 
 
 def loihi_bias(mantissa: Any, exponent: int) -> Any:
     """Bias in membrane units: mantissa shifted left, or right (floor) for a negative exponent."""
     return mantissa << exponent if exponent >= 0 else mantissa >> -exponent
+
+
+@dataclass(frozen=True)
+class IntegerCell:
+    """A neuron in Loihi's integers: what current and membrane lose per step in 1/4096 (``du`` of
+    4095: the current keeps nothing), and its threshold in weight units."""
+
+    contract: Contract
+    du: Any
+    dv: Any
+    threshold: Any
+
+    @staticmethod
+    def of(neuron: Neuron, contract: Contract, convert: Callable[[Any], Any]) -> IntegerCell:
+        """A neuron's cell; ``convert`` brings whole numbers held in float32 to integers."""
+        if not isinstance(neuron, Resetting):  # `check` lets no other into integers
+            raise TypeError(f"{type(neuron).__name__} has no integer step")
+        kept = (
+            neuron.synaptic_decay * DECAY_UNITS
+            if isinstance(neuron, CubaLIF)
+            else 0 * decay_of(neuron)
+        )
+        return IntegerCell(
+            contract,
+            convert(DECAY_UNITS - 1 - kept),
+            convert(DECAY_UNITS - decay_of(neuron) * DECAY_UNITS),
+            convert(neuron.threshold),
+        )
+
+    def membrane(self, state: State, synaptic_sum: Any, bias: Any) -> State:
+        """The state before the decision: v is the membrane, i the new current.
+
+        ``synaptic_sum``, in weight units, and ``bias``, in membrane units: (B, *shape), int64.
+        """
+        i = loihi_current(state.i, synaptic_sum, self.du)
+        return State(loihi_integrate(state.v, i, bias, self.dv), i)
+
+    def decide(self, v: Any) -> Any:
+        """Spikes (bool) of the membrane before the decision."""
+        return loihi_decide(v, self.threshold, self.contract.compare)
+
+    def settle(self, state: State, spike: Any) -> State:
+        """The state after the step in which ``spike`` (0 or 1) was emitted."""
+        return State(loihi_reset(state.v, spike, self.threshold, self.contract.reset), state.i)

@@ -21,10 +21,6 @@ WEIGHT_MIN, WEIGHT_MAX = -256, 255
 MANTISSA_MIN, MANTISSA_MAX = -4096, 4095
 """A bias mantissa has 13 bits."""
 BIAS_EXPONENT_MAX = 7
-DECAY_UNITS = 4096
-"""Decays are multiples of 1/4096."""
-NO_MEMORY = DECAY_UNITS - 1
-"""The decay of a current that keeps nothing from step to step."""
 
 Sign = Literal["mixed", "excitatory", "inhibitory"]
 Ints = NDArray[np.int64]
@@ -55,11 +51,6 @@ def effective_weight(weight: NDArray[Any], weight_bits: int = 8, sign: Sign | No
     return side * (whole.clip(low, WEIGHT_MAX) // step * step)
 
 
-def decay_units(decay: NDArray[np.float32]) -> Ints:
-    """dv, what a membrane loses per step in 1/4096, from the factor that it keeps."""
-    return np.rint((1.0 - decay.astype(np.float64)) * DECAY_UNITS).astype(np.int64)
-
-
 def host_factor(scale: float, exponent: int) -> float:
     """Bias mantissas per unit of a float current that the host scales and writes."""
     return float(scale * 2**WEIGHT_SHIFT / 2**exponent)
@@ -68,22 +59,3 @@ def host_factor(scale: float, exponent: int) -> float:
 def wrap24(total: Any) -> Any:
     """A sum in a signed 24-bit register, [-2^23, 2^23), as Lava's convolution keeps it."""
     return ((total + 2**23) % 2**24) - 2**23
-
-
-def synaptic_sum(
-    weight: NDArray[Any],
-    x: NDArray[Any],
-    weight_bits: int = 8,
-    sign: Sign | None = None,
-    weight_exp: int = 0,
-    message_bits: int = 0,
-) -> Ints:
-    """Sums of a dense synapse, int64 (B, out), from ``weight`` (out, in) and inputs (B, in).
-
-    The definition that legal networks meet without truncation, exponent or graded input. Without
-    message bits any non-zero input is one spike. ``weight_exp`` shifts the finished sum, to the
-    right with floor. The sum itself neither clips nor wraps.
-    """
-    messages = np.asarray(x, np.int64) if message_bits else (np.asarray(x) != 0).astype(np.int64)
-    total: Ints = messages @ effective_weight(weight, weight_bits, sign).T
-    return total << weight_exp if weight_exp >= 0 else total >> -weight_exp

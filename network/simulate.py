@@ -6,24 +6,34 @@ Slow and obviously right; every other runtime is compared with it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RequestError
-from . import dynamics
 from .contract import Integer
-from .dynamics import WEIGHT_SHIFT, Cell, State
-from .layers import Delay, Layer, Network, Synapse
+from .dynamics import WEIGHT_SHIFT, Cell, IntegerCell, State
+from .integer_sums import carry, host_bias, neuron_bias
+from .layers import Delay, Layer, Network, Operation, Synapse
 from .linear import apply
-from .loihi import MANTISSA_MAX, MANTISSA_MIN, decay_units, host_factor
-from .neurons import IF, LIF, Neuron, Spiking, Sum, decay_of
+from .neurons import Spiking, Sum
 from .trace import Record, Trace, pack
 
 Values = NDArray[Any]
 Watch = Callable[[str, int, Values], None]
 """Called with (layer, step, membrane before the decision (B, *shape))."""
+Carry = Callable[[Operation, Values], Values]
+
+
+class _Step(NamedTuple):
+    """What a layer did in one step, each (B, *shape): its whole current, its membrane before the
+    decision, and what it emits."""
+
+    current: Values
+    membrane: Values
+    value: Values
 
 
 def frames_of(network: Network, x: Values, steps: int) -> tuple[Values, bool]:
@@ -52,34 +62,6 @@ def frames_of(network: Network, x: Values, steps: int) -> tuple[Values, bool]:
     return x, False
 
 
-def _step_integer(
-    neuron: Neuron, current: Values, v: Values | None
-) -> tuple[Values, Values, Values]:
-    """(membrane before the decision, spikes, membrane after)."""
-    if not isinstance(neuron, LIF | IF):  # `check` lets no other into integers
-        raise TypeError(f"{type(neuron).__name__} has no integer step")
-    before = np.zeros_like(current) if v is None else v
-    u = dynamics.loihi_integrate(before, current, 0, decay_units(decay_of(neuron)))
-    spike = dynamics.loihi_decide(u, neuron.threshold.astype(np.int64))
-    return u, spike, dynamics.loihi_reset(u, spike)
-
-
-def integer_current(arithmetic: Integer, layer: Layer, total: Values) -> NDArray[np.int64]:
-    """A layer's summed current (B, *shape) to integer membrane units, int64.
-
-    ``total`` holds weight units (sum of integer weights plus bias/64), float64; for a layer whose
-    current the host computes, the float32 current itself. A synaptic sum above 24 bits is excluded
-    by `check`, so the wrap of `dynamics.loihi_current` has nothing to do here.
-    """
-    scale = arithmetic.host_scale.get(layer.name)
-    if scale is None:
-        return np.asarray(np.rint(total * 2**WEIGHT_SHIFT), np.int64)
-    exponent = arithmetic.bias_exponents[layer.name]
-    mantissa = np.rint(total.astype(np.float64) * host_factor(scale, exponent))
-    whole: NDArray[np.int64] = np.clip(mantissa, MANTISSA_MIN, MANTISSA_MAX).astype(np.int64)
-    return np.asarray(dynamics.loihi_bias(whole, exponent), np.int64)
-
-
 class _Past:
     """Values of earlier steps, for the delays of a run."""
 
@@ -92,15 +74,87 @@ class _Past:
         line.append(x)
         return line.pop(0) if len(line) > operation.steps else np.zeros_like(x)
 
-    def through(self, synapse: Synapse, x: Values) -> Values:
-        """One step of a synapse."""
+    def through(self, synapse: Synapse, x: Values, carry: Carry = apply) -> Values:
+        """One step of a synapse; ``carry`` takes values through an operation without a memory."""
         for operation in synapse.operations:
             match operation:
                 case Delay():
                     x = self.passed(operation, x)
                 case _:
-                    x = apply(operation, x)
+                    x = carry(operation, x)
         return x
+
+
+class _Integers:
+    """The layers of a network in Loihi's integers, a step at a time."""
+
+    def __init__(self, network: Network, arithmetic: Integer) -> None:
+        self._arithmetic = arithmetic
+        self._biases = {
+            layer.name: neuron_bias(network, layer)
+            for layer in network.layers
+            if layer.name not in arithmetic.host_scale
+        }
+        self._cells = {
+            layer.name: IntegerCell.of(
+                layer.neuron, network.contract, lambda whole: np.rint(whole).astype(np.int64)
+            )
+            for layer in network.layers
+            if not isinstance(layer.neuron, Sum)
+        }
+        self._states = {name: State(0, 0) for name in self._cells}
+
+    def step(self, layer: Layer, inputs: list[tuple[Synapse, Values]], past: _Past) -> _Step:
+        """One step of a layer from what enters its synapses."""
+        samples = inputs[0][1].shape[0]
+        total = np.zeros((samples, *layer.shape), np.int64)
+        if layer.name in self._arithmetic.host_scale:
+            current = np.zeros(total.shape, np.float32)
+            for synapse, x in inputs:
+                current = current + past.through(synapse, x)
+            bias = host_bias(self._arithmetic, layer, current)
+        else:
+            for synapse, x in inputs:
+                carried = past.through(
+                    synapse, x.astype(np.int64), partial(carry, self._arithmetic)
+                )
+                total = total + carried
+            bias = self._biases[layer.name]
+        if isinstance(layer.neuron, Sum):
+            whole = (total << WEIGHT_SHIFT) + bias
+            return _Step(whole, whole, whole)
+        cell = self._cells[layer.name]
+        state = cell.membrane(self._states[layer.name], total, bias)
+        spike = cell.decide(state.v)
+        self._states[layer.name] = cell.settle(state, spike)
+        return _Step(state.i + bias, state.v, spike)
+
+
+class _Floats:
+    """The layers of a network in floats, a step at a time."""
+
+    def __init__(self, network: Network, dtype: type[np.floating[Any]]) -> None:
+        self._dtype = dtype
+        self._cells = {
+            layer.name: Cell.of(layer.neuron, network.contract, lambda values: values.astype(dtype))
+            for layer in network.layers
+            if not isinstance(layer.neuron, Sum)
+        }
+        self._states = {name: State() for name in self._cells}
+
+    def step(self, layer: Layer, inputs: list[tuple[Synapse, Values]], past: _Past) -> _Step:
+        """One step of a layer from what enters its synapses."""
+        current: Values = np.zeros((inputs[0][1].shape[0], *layer.shape), self._dtype)
+        for synapse, x in inputs:
+            current = current + past.through(synapse, x.astype(self._dtype))
+        if isinstance(layer.neuron, Sum):
+            return _Step(current, current, current)
+        cell = self._cells[layer.name]
+        state = cell.membrane(self._states[layer.name], current)
+        u = np.asarray(state.v)
+        value = cell.decide(u) if isinstance(layer.neuron, Spiking) else u
+        self._states[layer.name] = cell.settle(state, value)
+        return _Step(current, u, value)
 
 
 def simulate(
@@ -117,18 +171,14 @@ def simulate(
     """
     record = record or Record()
     frames, _ = frames_of(network, x, steps)
-    contract = network.contract
-    arithmetic = contract.arithmetic
+    arithmetic = network.contract.arithmetic
     integer = isinstance(arithmetic, Integer)
-    host = arithmetic.host_scale if isinstance(arithmetic, Integer) else {}
+    run = (
+        _Integers(network, arithmetic)
+        if isinstance(arithmetic, Integer)
+        else _Floats(network, dtype)
+    )
     batch = frames.shape[1]
-    cells = {
-        layer.name: Cell.of(layer.neuron, contract, lambda values: values.astype(dtype))
-        for layer in network.layers
-        if not isinstance(layer.neuron, Sum)
-    }
-    states = {name: State() for name in cells}
-    membranes: dict[str, Values] = {}
     past = _Past()
     history: dict[str, list[Values]] = {layer.name: [] for layer in network.layers}
     currents: dict[str, list[Values]] = {layer.name: [] for layer in network.layers}
@@ -140,30 +190,13 @@ def simulate(
     for t in range(steps):
         values = {**before, network.input: frames[t]}  # a layer's value is of this step once it ran
         for layer in network.layers:
-            work = np.float64 if integer and layer.name not in host else dtype
-            current: Values = np.zeros((batch, *layer.shape), work)
-            for synapse in layer.synapses:
-                current = current + past.through(synapse, values[synapse.source].astype(work))
-            if isinstance(arithmetic, Integer):
-                current = integer_current(arithmetic, layer, current)
-            neuron = layer.neuron
-            if isinstance(neuron, Sum):
-                u = value = current
-            elif isinstance(arithmetic, Integer):
-                v = membranes.get(layer.name)
-                u, value, membranes[layer.name] = _step_integer(neuron, current, v)
-            else:
-                cell = cells[layer.name]
-                state = cell.membrane(states[layer.name], current)
-                u = value = np.asarray(state.v)
-                if isinstance(neuron, Spiking):
-                    value = cell.decide(u)
-                states[layer.name] = cell.settle(state, value)
-            if isinstance(neuron, Spiking):
+            inputs = [(synapse, values[synapse.source]) for synapse in layer.synapses]
+            current, membrane, value = run.step(layer, inputs, past)
+            if isinstance(layer.neuron, Spiking):
                 count = int(np.count_nonzero((current != 0) | value))
                 active.setdefault(layer.name, []).append(count)
-            if watch is not None and not isinstance(neuron, Sum):
-                watch(layer.name, t, u)
+            if watch is not None and not isinstance(layer.neuron, Sum):
+                watch(layer.name, t, membrane)
             values[layer.name] = before[layer.name] = value
             history[layer.name].append(value)
             if record.currents:

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import RequestError
-from ...network import loihi
-from ...network.bounds import bias_sums
 from ...network.contract import Integer
-from ...network.dynamics import WEIGHT_SHIFT, Cell
+from ...network.dynamics import Cell, IntegerCell
+from ...network.integer_sums import neuron_bias
 from ...network.layers import (
     AvgPool,
     Conv,
@@ -29,8 +28,9 @@ from ...network.layers import (
     SumPool,
     Synapse,
 )
+from ...network.loihi import MANTISSA_MIN
 from ...network.loops import components
-from ...network.neurons import IF, LIF, Sum, decay_of
+from ...network.neurons import Sum
 from ...network.shapes import shape_after
 
 Values = NDArray[Any]
@@ -150,7 +150,7 @@ class Lowering:
                     "the host computes its current and knows the input only, but it is fed by "
                     f"'{synapse.source}'",
                 )
-        largest = max(-loihi.MANTISSA_MIN * 2.0**exponent, 1.0)
+        largest = max(-MANTISSA_MIN * 2.0**exponent, 1.0)
         source = self.builder.input(_axes(layer.shape), largest)
         group = self.groups[layer.name] = self._integer(layer, np.zeros(1, np.int32))
         self.builder.inject(source, group)
@@ -233,8 +233,7 @@ class Lowering:
 
     def _integer_bias(self, layer: Layer) -> NDArray[np.int32]:
         """What a silent network puts into every neuron, in membrane units."""
-        positive, negative = bias_sums(self.network, layer)
-        units = _whole((positive - negative) * 2**WEIGHT_SHIFT, f"{layer.name} bias * 64", layer)
+        units = _whole(neuron_bias(self.network, layer), f"{layer.name} bias * 64", layer)
         if len(layer.shape) == 3 and (units == units[:, :1, :1]).all():
             units = units[:, :1, :1]
         return np.ascontiguousarray(units.reshape(-1))
@@ -277,16 +276,14 @@ class Lowering:
         return group
 
     def _integer(self, layer: Layer, bias: NDArray[np.int32]) -> int:
-        neuron, axes, contract = layer.neuron, _axes(layer.shape), self.network.contract
+        axes = _axes(layer.shape)
         group: int
-        if isinstance(neuron, Sum):
+        if isinstance(layer.neuron, Sum):
             group = self.builder.sum(axes, bias)
             return group
-        fires = contract.compare == "gt" and contract.reset == "value"
-        if not isinstance(neuron, LIF | IF) or not fires or neuron.v_reset.any():
-            raise self._refuse(layer, "integers fire at v > threshold and reset to 0")
-        dv = _spread(loihi.decay_units(decay_of(neuron)).astype(np.int32), layer.shape)
-        threshold = _spread(_whole(neuron.threshold, layer.name, layer), layer.shape)
-        du = np.full(1, loihi.NO_MEMORY, np.int32)
+        cell = IntegerCell.of(
+            layer.neuron, self.network.contract, lambda values: _whole(values, layer.name, layer)
+        )
+        du, dv, threshold = (_spread(x, layer.shape) for x in (cell.du, cell.dv, cell.threshold))
         group = self.builder.spiking(axes, du, dv, threshold, bias)
         return group

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ...errors import RequestError
 from ...network import check_integer
 from ...network.contract import Integer
+from ...network.integer_sums import host_bias
 from ...network.layers import (
     AvgPool,
     Conv,
@@ -30,7 +31,7 @@ from ...network.layers import (
 )
 from ...network.linear import through
 from ...network.neurons import IF, LI, LIF, CubaLI, CubaLIF, Sum, Threshold
-from ...network.simulate import frames_of, integer_current
+from ...network.simulate import frames_of
 from ...network.support import Recurrent, Table, refuse_unsupported
 from ...network.trace import Record, Trace
 from ..engine import load
@@ -111,8 +112,8 @@ class EventSession:
             total = np.zeros((len(part), *layer.shape), np.float32)
             for synapse in layer.synapses:
                 total = total + through(synapse, part)
-            current = integer_current(arithmetic, layer, total)
-            written[start : start + MOST_SAMPLES] = current.reshape(len(part), -1)
+            bias = host_bias(arithmetic, layer, total)
+            written[start : start + MOST_SAMPLES] = bias.reshape(len(part), -1)
         return written if static else written.reshape(len(shown), -1, layer.size)
 
 

@@ -15,7 +15,10 @@ from snnpipe.network.contract import Contract
 from snnpipe.network.dynamics import Cell, State
 from snnpipe.network.layers import Conv
 from snnpipe.network.linear import apply
-from snnpipe.network.loihi import effective_weight, sign_mode, synaptic_sum, wrap24
+from snnpipe.network.contract import Integer
+from snnpipe.network.integer_sums import carry
+from snnpipe.network.layers import Dense
+from snnpipe.network.loihi import effective_weight, sign_mode, wrap24
 from snnpipe.network.neurons import (
     IF,
     LI,
@@ -120,16 +123,25 @@ def test_a_floor_in_place_of_truncation_would_fail_g8() -> None:
     assert floored != LIF_VECTORS[13][-1]
 
 
+def synaptic_sum(
+    weight: Any, x: Any, bits: int = 8, exponent: int = 0, graded: bool = False
+) -> Any:
+    """A dense synapse that Lava truncates, (B, out): what our legal networks have no need of."""
+    legal = Dense("fc", effective_weight(weight, bits).astype(np.float32))
+    messages = np.asarray(x, np.int64) if graded else (np.asarray(x) != 0).astype(np.int64)
+    return carry(Integer(bits, {}, {}, {"fc": exponent}), legal, messages)
+
+
 # Produced by Lava 0.10.0, PyDenseModelBitAcc: one input fires, one output per weight.
 DENSE_VECTORS: list[tuple[str, list[int], dict[str, Any], list[int]]] = [
     ("D1", [3, -3, 255, -256, 300, -300, 1, -1], {}, [2, -4, 254, -256, 254, -256, 0, -2]),
     ("D2", [3, 5, 255, 300, 0], {}, [3, 5, 255, 255, 0]),
     ("D3", [-3, -5, -255, -300, 0], {}, [-3, -5, -255, -255, 0]),
-    ("D4", [3, -3, 100, -100, 31, -31, 32], {"weight_bits": 4}, [0, -32, 96, -128, 0, -32, 32]),
-    ("D5", [3, 100, 31, 17, 16], {"weight_bits": 4}, [0, 96, 16, 16, 16]),
-    ("D5'", [-3, -100, -31, -17, -16], {"weight_bits": 4}, [0, -96, -16, -16, -16]),
-    ("D6", [4, -6], {"weight_exp": 3}, [32, -48]),
-    ("D7", [4, -6, 10, -10], {"weight_exp": -2}, [1, -2, 2, -3]),
+    ("D4", [3, -3, 100, -100, 31, -31, 32], {"bits": 4}, [0, -32, 96, -128, 0, -32, 32]),
+    ("D5", [3, 100, 31, 17, 16], {"bits": 4}, [0, 96, 16, 16, 16]),
+    ("D5'", [-3, -100, -31, -17, -16], {"bits": 4}, [0, -96, -16, -16, -16]),
+    ("D6", [4, -6], {"exponent": 3}, [32, -48]),
+    ("D7", [4, -6, 10, -10], {"exponent": -2}, [1, -2, 2, -3]),
 ]
 
 
@@ -143,14 +155,14 @@ def test_dense_synapse_is_lavas(vector: Any) -> None:
 @pytest.mark.parametrize(("bits", "expected"), [(8, [26, 0]), (0, [-2, 0])], ids=["D8", "D9"])
 def test_graded_messages_are_lavas(bits: int, expected: list[int]) -> None:
     weight, inputs = np.array([[4, -6]]), np.array([[2, -3], [0, 0]])
-    assert synaptic_sum(weight, inputs, message_bits=bits)[:, 0].tolist() == expected
+    assert synaptic_sum(weight, inputs, graded=bits > 0)[:, 0].tolist() == expected
 
 
 def test_a_matrix_without_a_positive_weight_is_inhibitory() -> None:
     # Lava 0.10.0: Dense([[-256, -128]], num_weight_bits=1, weight_exp=-6) gives -2, -2
     weight = np.array([[-256], [-128]])
     assert sign_mode(weight) == "inhibitory"
-    assert synaptic_sum(weight, np.ones((1, 1)), 1, weight_exp=-6).tolist() == [[-2, -2]]
+    assert synaptic_sum(weight, np.ones((1, 1)), 1, -6).tolist() == [[-2, -2]]
 
 
 def _as_torch_kernel(lava: np.ndarray) -> np.ndarray:

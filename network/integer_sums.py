@@ -1,0 +1,53 @@
+"""What one step brings an integer neuron: synaptic sums in weight units, biases in membrane units.
+
+A convolution's sum is kept in a signed 24-bit register, as Lava keeps it; a dense one's is not. An
+exponent shifts the finished sum of its own operation, to the right with floor. Biases enter a
+neuron without the shift of the sums, all of its synapses' together as one number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bounds import bias_sums
+from .contract import Integer
+from .dynamics import WEIGHT_SHIFT, loihi_bias
+from .layers import Conv, Dense, Layer, Network, Operation
+from .linear import apply
+from .loihi import MANTISSA_MAX, MANTISSA_MIN, host_factor, wrap24
+
+Ints = NDArray[np.int64]
+
+
+def carry(arithmetic: Integer, operation: Operation, x: Ints) -> Ints:
+    """One operation without its bias on a batch (B, *shape) of whole numbers, int64.
+
+    Products are summed in float64, exact below 2^53.
+    """
+    if not isinstance(operation, Dense | Conv):
+        return apply(operation, x)
+    unbiased = replace(operation, bias=None)
+    total = np.rint(apply(unbiased, x.astype(np.float64))).astype(np.int64)
+    if isinstance(operation, Conv):
+        total = wrap24(total)
+    exponent = arithmetic.weight_exponents.get(operation.name, 0)
+    return total << exponent if exponent >= 0 else total >> -exponent
+
+
+def neuron_bias(network: Network, layer: Layer) -> Ints:
+    """The bias of every neuron, (*shape), in membrane units: what a silent network brings it."""
+    positive, negative = bias_sums(network, layer)
+    return np.asarray(np.rint((positive - negative) * 2**WEIGHT_SHIFT), np.int64)
+
+
+def host_bias(arithmetic: Integer, layer: Layer, current: NDArray[Any]) -> Ints:
+    """What the host writes for a float32 current (B, *shape), in membrane units."""
+    exponent = arithmetic.bias_exponents[layer.name]
+    factor = host_factor(arithmetic.host_scale[layer.name], exponent)
+    mantissa = np.rint(current.astype(np.float64) * factor)
+    whole = np.clip(mantissa, MANTISSA_MIN, MANTISSA_MAX).astype(np.int64)
+    return np.asarray(loihi_bias(whole, exponent), np.int64)

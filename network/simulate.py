@@ -74,7 +74,7 @@ class _Past:
         line.append(x)
         return line.pop(0) if len(line) > operation.steps else np.zeros_like(x)
 
-    def through(self, synapse: Synapse, x: Values, carry: Carry = apply) -> Values:
+    def through(self, synapse: Synapse, x: Values, carry: Carry) -> Values:
         """One step of a synapse; ``carry`` takes values through an operation without a memory."""
         for operation in synapse.operations:
             match operation:
@@ -111,7 +111,7 @@ class _Integers:
         if layer.name in self._arithmetic.host_scale:
             current = np.zeros(total.shape, np.float32)
             for synapse, x in inputs:
-                current = current + past.through(synapse, x)
+                current = current + past.through(synapse, x, apply)
             bias = host_bias(self._arithmetic, layer, current)
         else:
             for synapse, x in inputs:
@@ -146,7 +146,7 @@ class _Floats:
         """One step of a layer from what enters its synapses."""
         current: Values = np.zeros((inputs[0][1].shape[0], *layer.shape), self._dtype)
         for synapse, x in inputs:
-            current = current + past.through(synapse, x.astype(self._dtype))
+            current = current + past.through(synapse, x.astype(self._dtype), apply)
         if isinstance(layer.neuron, Sum):
             return _Step(current, current, current)
         cell = self._cells[layer.name]

@@ -11,13 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from snnpipe.network import dynamics
-from snnpipe.network.contract import Contract
+from snnpipe.network.contract import Contract, Integer
 from snnpipe.network.dynamics import Cell, State
-from snnpipe.network.layers import Conv
-from snnpipe.network.linear import apply
-from snnpipe.network.contract import Integer
 from snnpipe.network.integer_sums import carry
-from snnpipe.network.layers import Dense
+from snnpipe.network.layers import Conv, Dense
+from snnpipe.network.linear import apply
 from snnpipe.network.loihi import effective_weight, sign_mode, wrap24
 from snnpipe.network.neurons import (
     IF,

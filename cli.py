@@ -15,7 +15,18 @@ import click
 from . import __version__, runs
 from .console import INTERRUPTED, TERMINATED, answer, command, fail, progress_bar, say, told
 from .errors import CouldNotRunError, RequestError, nearest
-from .options import DATA, RUN, WHERE, plugin_names, randomly, reads
+from .lava_setup import lava
+from .options import (
+    AXES,
+    DATA,
+    RUN,
+    WHERE,
+    plugin_names,
+    randomly,
+    reads,
+    records,
+    target_options,
+)
 
 TARGETS = ("nir", "onnx", "lava")
 RUNTIMES = ("torch", "onnx", "event", "loihi")
@@ -126,41 +137,30 @@ def train(**asked: Any) -> None:
     help="Leave the weights of a run as trained: no rounding to "
     "a grid, and equality proven by replay instead of by certificate.",
 )
-@click.option(
-    "--form", help="ONNX: step (default), scan, or unrolled up to T = 16.", metavar="NAME"
-)
-@click.option(
-    "--profile",
-    help="NIR: full (default), or portable, which other frameworks read.",
-    metavar="NAME",
-)
-@click.option(
-    "--nir-compat", "compat", metavar="VERSION", help="NIR: a file for an older nir, 1.0.4."
-)
+@target_options
+@DATA
 @command
 @reads("How many steps a file without a contract runs.")
 def export(
     run: Path | None,
     targets: str | None,
     no_grid: bool,
-    form: str | None,
-    profile: str | None,
-    compat: str | None,
+    chosen: dict[str, str],
     reading: Any,
     as_json: bool,
+    data_folder: Path | None,
 ) -> None:
     """Write a trained network for other runtimes: NIR, ONNX, Loihi integers.
 
     A run's network.nir is written first; every target derives from that file alone. Artefacts of a
     bare FILE go into a folder beside it.
     """
-    from . import commands
+    from . import calibration, commands
     from .export.write import options_of, write_targets
     from .files import read_manifest, remove_folder
 
     names = list(TARGETS) if targets is None else plugin_names(targets, "targets")
-    given = {"form": form, "profile": profile, "compat": compat}
-    options = options_of(names, {name: v for name, v in given.items() if v is not None})
+    options = options_of(names, chosen)
     where = runs.place(run)
     trained = where.is_run and (where.folder / "model.safetensors").is_file()
     if trained:
@@ -172,10 +172,12 @@ def export(
     network = commands.truth(where, reading)
     reading.hold_steps(network)
     recipe = where.recipe if trained else None
+    looks = any(options[name].get("scaling") == "flips" for name in names)
+    seen = calibration.draw(where, data_folder) if looks else None
     written: dict[str, Path] = {}
     for name in names:
         try:
-            written |= write_targets(network, [name], where.artefacts, recipe, options[name])
+            written |= write_targets(network, [name], where.artefacts, recipe, options[name], seen)
         except (RequestError, CouldNotRunError) as error:
             if targets is not None or error.code not in UNFIT:
                 raise
@@ -186,7 +188,7 @@ def export(
         say(f"{name}: {written[name]}")
         for remark in read_manifest(written[name]).get("remarks", ()):
             say(f"{name}: {remark}")
-    say(f"next: snnpipe verify {quote(str(where.argument))}{reading.words}")
+    say(f"next: snnpipe verify {quote(str(where.argument))}{reading.words(where.network)}")
     if as_json:
         answer(
             {"network": str(where.network), "artefacts": {k: str(v) for k, v in written.items()}}
@@ -217,6 +219,7 @@ def export(
     type=click.Path(path_type=Path),
     help="Where to keep outputs and packed spikes.",
 )
+@AXES
 @command
 @randomly
 @reads("How many steps. Default: the contract's.")
@@ -227,6 +230,7 @@ def run_(
     samples: int | None,
     random: Any,
     save: Path | None,
+    axes: str | None,
     reading: Any,
     as_json: bool,
 ) -> None:
@@ -243,7 +247,7 @@ def run_(
     if input_file is None:
         x, source = random.draw(shown)
     else:
-        x = inputs.first_samples(inputs.read_array(input_file), samples, network)
+        x = inputs.first_samples(inputs.read_inputs(input_file, network, axes), samples, network)
         source = str(input_file)
     trace = opened.run(shown.frames(x), steps)
     if save is not None:
@@ -251,7 +255,8 @@ def run_(
     summary = commands.summary(network, trace, names[0], source)
     for line in commands.lines(summary):
         say(line)
-    say(f"next: snnpipe verify {quote(str(where.argument))} --on {names[0]}{reading.words}")
+    words = reading.words(where.network)
+    say(f"next: snnpipe verify {quote(str(where.argument))} --on {names[0]}{words}")
     if as_json:
         answer(summary)
 
@@ -280,8 +285,10 @@ def run_(
     type=click.Path(path_type=Path),
     help="The class of each input, whole numbers (B,).",
 )
+@AXES
 @DATA
 @command
+@records
 @randomly
 @reads("How many steps a file without a contract runs.")
 def verify(
@@ -291,7 +298,9 @@ def verify(
     random: Any,
     inputs_file: Path | None,
     labels_file: Path | None,
+    axes: str | None,
     data_folder: Path | None,
+    recorded: Any,
     reading: Any,
     as_json: bool,
 ) -> int:
@@ -311,10 +320,20 @@ def verify(
     if names is None:
         names = list(INTEGER_RUNTIMES if commands.is_integer(network) else RUNTIMES)
     files = (inputs_file, labels_file)
-    labelled = inputs.test_set(where, network, files, data_folder, samples, random)
+    labelled = inputs.test_set(where, network, files, data_folder, samples, random, axes)
+    recording = None if recorded is None else recorded.read(network)
     with progress_bar(len(labelled.x), "verify") as done:
         document = commands.verify_run(
-            where, network, names, labelled, done, frozenset() if by_name else UNFIT, reading.words
+            where,
+            network,
+            names,
+            labelled,
+            done,
+            frozenset() if by_name else UNFIT,
+            reading.words(where.network),
+            recording,
+            reading.facts(where.network, network, labelled.x),
+            data_folder,
         )
     for left_out in document["facts"]["left_out"]:
         say(f"left out: {left_out}")
@@ -331,7 +350,7 @@ def verify(
 
 
 @cli.command(name="check", short_help="Show what a network file holds and who can take it.")
-@click.argument("file", metavar="RUN|FILE.nir", type=click.Path(path_type=Path))
+@click.argument("file", metavar="RUN|FILE", type=click.Path(path_type=Path))
 @command
 @reads()
 def check_(file: Path, reading: Any, as_json: bool) -> int:
@@ -342,7 +361,7 @@ def check_(file: Path, reading: Any, as_json: bool) -> int:
     from . import overview
 
     path = file / "network.nir" if file.is_dir() else file
-    found = overview.overview(path, reading.chosen, reading.limits)
+    found = overview.overview(path, reading)
     for line in overview.lines(found):
         say(line) if as_json else click.echo(line)
     if as_json:
@@ -356,7 +375,7 @@ def check_(file: Path, reading: Any, as_json: bool) -> int:
 def list_(kind: str | None, as_json: bool) -> None:
     """Show what there is: runtimes, targets, rules, models, data sets, semantics, chips."""
     from . import plugins
-    from .hardware.chip import chip_names
+    from .hardware.chip_file import chip_names
     from .network import semantics
 
     kinds = [kind] if kind else list(LISTS)
@@ -370,6 +389,9 @@ def list_(kind: str | None, as_json: bool) -> None:
         width = max(map(len, members), default=0)
         for member, line in members.items():
             click.echo(f"  {member:<{width}}  {line}")
+
+
+cli.add_command(lava)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shlex import quote
@@ -12,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, plugins
+from . import __version__, calibration, plugins
 from .deploy.protocol import Runtime, Session
 from .errors import CouldNotRunError, RequestError, SnnpipeError
-from .export.quantise import quantise
+from .export.quantise import LayerScale, quantise
+from .export.targets.lava import settings_of
 from .files import read_manifest, write_file
 from .inputs import Reading, TestSet
 from .network.contract import Integer
@@ -28,6 +30,8 @@ from .network.trace import Trace, Witness, predictions
 from .runs import Place
 from .verify.chain import Opened, Request
 from .verify.chain import verify as walk_chain
+from .verify.recorded import hold
+from .verify.recording import Recording
 from .verify.report import report
 from .verify.statistics import Accuracy
 
@@ -35,6 +39,19 @@ LIBRARIES = ("numpy", "torch", "onnx", "onnxruntime", "nir", "h5py")
 INTEGER_TARGET = "lava"
 TRAINING = ("precision", "teacher", "synops")
 """What a history says of its training beside accuracies, for the report."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An integer network, and how it was made of floats: settings and scales, where it was."""
+
+    network: Network
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    scales: tuple[LayerScale, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the report."""
+        return {"settings": self.settings, "layers": [scale.to_dict() for scale in self.scales]}
 
 
 def lift_run(where: Place, grid: bool = True) -> None:
@@ -85,16 +102,28 @@ def _stale(where: Place, folder: Path) -> RequestError:
     )
 
 
-def _integer_network(where: Place, network: Network) -> Network:
-    """The Loihi artefact of a run as a network; the network itself when it is one."""
-    if not isinstance(network.contract.arithmetic, Integer):
-        _artefact(where, INTEGER_TARGET, network)
-        folder = where.artefact(INTEGER_TARGET)
-        integer = read_network(folder / "network.nir")
-        if not same_network(integer, quantise(network)[0]):
-            raise _stale(where, folder)
-        return integer
-    return network
+def _integer_network(where: Place, network: Network, data: Path | None) -> Whole:
+    """The Loihi artefact of a run, made again from ``network`` and held against what lies there;
+    the network itself when it is one.
+
+    ``data``: the folder of the data set, from which calibration inputs come again.
+    """
+    if isinstance(network.contract.arithmetic, Integer):
+        return Whole(network)
+    _artefact(where, INTEGER_TARGET, network)
+    folder = where.artefact(INTEGER_TARGET)
+    integer, found = read_network(folder / "network.nir"), read_manifest(folder)
+    try:
+        settings, record = settings_of(found["options"]), found["calibration"]
+    except (KeyError, TypeError, AttributeError, RequestError) as error:
+        raise _stale(where, folder) from error
+    inputs = None
+    if settings.scaling == "flips" and record:
+        inputs = calibration.again(where, data, record)
+    again, scales = quantise(network, settings, inputs)
+    if not same_network(integer, again):
+        raise _stale(where, folder)
+    return Whole(integer, {**settings.to_dict(), "calibration": record}, scales)
 
 
 def open_runtime(where: Place, name: str, reading: Reading) -> tuple[Network, Session]:
@@ -102,7 +131,7 @@ def open_runtime(where: Place, name: str, reading: Reading) -> tuple[Network, Se
     runtime: Runtime = plugins.load("runtimes", name)
     network = truth(where, reading)
     if runtime.target == INTEGER_TARGET:
-        integer = _integer_network(where, network)
+        integer = _integer_network(where, network, None).network
         return integer, runtime.open(integer, None)
     return network, runtime.open(network, _artefact(where, runtime.target, network))
 
@@ -154,7 +183,16 @@ def summary(network: Network, trace: Trace, runtime: str, source: str) -> dict[s
         "steps": trace.steps,
         "layers": layers,
         "predictions": predictions(trace.outputs)[-1].tolist(),
+        **_overflows(trace),
     }
+
+
+def _overflows(trace: Trace) -> dict[str, str]:
+    """What wrapped or saturated in a run of integers, in words; nothing where nobody counts."""
+    if trace.overflows is None:
+        return {}
+    found = ", ".join(f"{name} {count:,}" for name, count in trace.overflows.items() if count)
+    return {"overflows": found or "none"}
 
 
 def lines(document: Mapping[str, Any]) -> Iterator[str]:
@@ -165,12 +203,14 @@ def lines(document: Mapping[str, Any]) -> Iterator[str]:
     )
     for layer in document["layers"]:
         yield f"  {layer['layer']:<16} {layer['spikes']:>12,} spikes  rate {layer['rate']:.3f}"
+    if "overflows" in document:
+        yield f"  overflows: {document['overflows']}"
     shown = " ".join(map(str, document["predictions"][:20]))
     yield f"  predictions: {shown}{' …' if len(document['predictions']) > 20 else ''}"
 
 
 def _opened(
-    where: Place, name: str, network: Network, integer: Network | None, leave_out: Set[str]
+    where: Place, name: str, network: Network, integer: Whole | None, leave_out: Set[str]
 ) -> Opened:
     """Open one runtime; what is missing here is kept as its verdict, what is wrong is raised."""
     runtime: Runtime = plugins.load("runtimes", name)
@@ -179,7 +219,8 @@ def _opened(
     note = "fixed-point emulation, no silicon" if whole else ""
     try:
         if whole:
-            opened = runtime.open(integer or _integer_network(where, network), None)
+            found = integer or _integer_network(where, network, None)
+            opened = runtime.open(found.network, None)
             return Opened(opened, quantised, note)
         return Opened(runtime.open(network, _artefact(where, runtime.target, network)))
     except (CouldNotRunError, RequestError) as error:
@@ -238,12 +279,17 @@ def verify_run(
     progress: Callable[[int], None] | None = None,
     leave_out: Set[str] = frozenset(),
     read_with: str = "",
+    recording: Recording | None = None,
+    notes: Mapping[str, Any] | None = None,
+    data_folder: Path | None = None,
 ) -> dict[str, Any]:
     """Walk the chain of a run, or of a bare file, and return the report.
 
     ``progress`` is told the number of samples done; a runtime that does not open for a reason
     whose code is in ``leave_out`` is named in the facts and not part of the verdict. ``read_with``:
-    the options with which a file without a contract was read, for the facts.
+    the options with which a file without a contract was read, for the facts; more of
+    them are ``notes``. ``recording``: of the network, made elsewhere; it becomes the last arrow.
+    ``data_folder``: where calibration inputs of the integers are found again.
     """
     classes = network.layer(network.output).size
     labels = labelled.labels
@@ -256,7 +302,7 @@ def verify_run(
     quantised = where.artefact(INTEGER_TARGET).is_dir() and not isinstance(
         network.contract.arithmetic, Integer
     )
-    integer = _integer_network(where, network) if quantised else None
+    integer = _integer_network(where, network, data_folder) if quantised else None
     in_run = where.is_run
     folded = read_network(where.folded) if in_run and where.folded.is_file() else None
     if folded is not None and _populations(folded) != _populations(network):
@@ -277,17 +323,23 @@ def verify_run(
         labels,
         {name: found for name, found in opened.items() if name not in left_out},
         folded,
-        integer,
+        None if integer is None else integer.network,
         witness,
         trained,
         _untraced(where) if in_run else "",
+        None if integer is None else integer.to_dict(),
     )
     findings = walk_chain(request, progress)
+    if recording is not None:
+        arrow = hold(network, labelled.x, recording)
+        findings = replace(findings, arrows=(*findings.arrows, arrow))
     facts = {
         "data": labelled.source,
         "read with": read_with.strip() or "the file's own contract",
         "left_out": [f"{name}: {error.message}" for name, error in left_out.items()],
         **training,
+        **(notes or {}),
+        **_overflows(findings.traces.get("integer", findings.traces["float"])),
         "versions": _versions(),
     }
     return report(findings, where.name, facts)
@@ -302,3 +354,5 @@ def chain_lines(document: Mapping[str, Any]) -> Iterator[str]:
             f"{arrow['from']:>8} > {arrow['to']:<8} {share}  {arrow['strength']:<19} "
             f"{arrow['verdict']:<13} {arrow['sentence']}"
         )
+    for warning in (document["quantisation"] or {}).get("warnings", ()):
+        yield f"warning: {warning}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +12,23 @@ from numpy.typing import NDArray
 from . import overview
 from .console import say
 from .errors import RequestError
+from .network.axes import arranged
 from .network.contract import Compare, InputCoding, Reset
 from .network.hdf5 import Limits
 from .network.layers import Network
+from .network.net_file import Drive, NetFile, NetReading, read_net
 from .network.nir_file import read_network
 from .network.semantics import Semantics, named
 from .runs import Place
 
+if TYPE_CHECKING:
+    from .verify.recording import Recording
+
 POINTS = ("dt", "compare", "reset", "coding")
 """What an option may change of a semantics."""
+OF_NET = ("drive", "levels", "layers")
+"""What an option says of a .net file only."""
+NET = ".net"
 
 
 @dataclass(frozen=True)
@@ -51,9 +59,26 @@ class Random:
 
 
 @dataclass(frozen=True)
+class Recorded:
+    """A recording from elsewhere: its file, its axes in letters, and of which layer it is, where
+    that is said."""
+
+    path: Path
+    axes: str | None
+    layer: str | None
+
+    def read(self, network: Network) -> Recording:
+        """The recording of a network; RequestError (E_TRACE, E_AXES)."""
+        from .verify.recording import read_recording
+
+        return read_recording(self.path, network, self.axes, self.layer)
+
+
+@dataclass(frozen=True)
 class Reading:
     """How to read a file: under a named semantics, single points of it changed, and for how many
-    steps, when it brings no contract; and what it may ask for."""
+    steps, when it brings no contract; and what it may ask for. The points of a .net file are those
+    of `NetReading`."""
 
     semantics: str | None = None
     steps: int | None = None
@@ -61,19 +86,23 @@ class Reading:
     compare: Compare | None = None
     reset: Reset | None = None
     coding: InputCoding | None = None
+    drive: Drive | None = None
+    levels: int | None = None
+    layers: int | None = None
     limits: Limits = field(default_factory=Limits)
 
-    def __post_init__(self) -> None:
+    def hold_points(self) -> None:
+        """Single points are changed of a semantics that is named; RequestError (E_SEMANTICS)."""
         changed = [f"--{point}" for point in POINTS if getattr(self, point) is not None]
         if changed and self.semantics is None:
             raise RequestError(
                 "E_SEMANTICS", f"{changed[0]} changes a point of a semantics: name one, --semantics"
             )
 
-    @property
-    def words(self) -> str:
-        """The options that say the same, for a command line; begins with a space."""
-        points = ("semantics", "steps", *POINTS) if self.semantics is not None else ()
+    def words(self, path: Path) -> str:
+        """The options that read a file so, for a command line; begins with a space."""
+        open_ = self.semantics is not None or path.suffix == NET
+        points = ("semantics", "steps", *POINTS, *OF_NET) if open_ else ()
         given = ((point, getattr(self, point)) for point in points)
         said = "".join(f" --{point} {value}" for point, value in given if value is not None)
         usual = asdict(Limits())
@@ -83,6 +112,10 @@ class Reading:
     @property
     def chosen(self) -> Semantics | None:
         """The semantics with its changes; RequestError (E_SEMANTICS)."""
+        self.hold_points()
+        for name in OF_NET:
+            if getattr(self, name) is not None:
+                raise RequestError("E_SEMANTICS", f"--{name} is for .net files")
         if self.semantics is None:
             return None
         return named(self.semantics, self.dt, self.compare, self.reset, self.coding)
@@ -95,9 +128,44 @@ class Reading:
                 "E_STEPS", f"the contract says T = {steps}; --steps is for files without one"
             )
 
+    def read_net(self, path: Path) -> NetFile:
+        """A .net file, and what there is to say of it; RequestError (E_SEMANTICS, E_STEPS, …)."""
+        for point in ("dt", "compare", "reset"):
+            if getattr(self, point) is not None:
+                raise RequestError(
+                    "E_SEMANTICS", f"--{point} is for .nir files; a .net is read as lava or slayer"
+                )
+        own = NetReading(
+            self.semantics or "lava",
+            self.steps,
+            self.drive or "image",
+            self.coding or "events",
+            self.levels or 1,
+            self.layers,
+        )
+        return read_net(path, own, self.limits)
+
+    def facts(self, path: Path, network: Network, x: NDArray[Any]) -> dict[str, Any]:
+        """What a report says of a .net file beside its verdict: remarks, and the decisions on
+        which its two semantics differ. Empty for other files."""
+        if path.suffix != NET:
+            return {}
+        from .verify.ties import ties
+
+        found = ties(network, x)
+        said = ", ".join(f"{name} {count:,}" for name, count in found.items() if count)
+        said_so = replace(self, semantics=self.semantics or "lava").words(path).strip()
+        return {
+            "read with": said_so,
+            "remarks": list(self.read_net(path).remarks),
+            "decisions at the threshold, on which lava and slayer differ": said or "none",
+        }
+
     def read(self, path: Path) -> Network:
         """The network of a file. Where neither contract nor semantics says how to read it, the
         table of what is open goes before the error (E_NO_CONTRACT); E_STEPS without a T."""
+        if path.suffix == NET:
+            return self.read_net(path).network
         if self.semantics is not None and self.steps is None:
             raise RequestError(
                 "E_STEPS", "a file without a contract does not say how long to run: --steps T"
@@ -106,7 +174,7 @@ class Reading:
             network = read_network(path, self.chosen, self.limits)
         except RequestError as error:
             if error.code == "E_NO_CONTRACT":
-                for line in overview.lines(overview.overview(path, None, self.limits)):
+                for line in overview.lines(overview.overview(path, self)):
                     say(line)
             raise
         if self.semantics is None or self.steps is None:
@@ -135,6 +203,25 @@ def read_array(file: Path) -> NDArray[Any]:
     return array.astype(np.uint8) if array.dtype.kind == "b" else array
 
 
+def read_inputs(file: Path, network: Network, axes: str | None) -> NDArray[Any]:
+    """Inputs from a file, as `frames` of the network takes them; with ``axes`` in their letters.
+
+    Raises RequestError (E_INPUT, E_AXES).
+    """
+    array = read_array(file)
+    if axes is None:
+        return array
+    try:
+        found = arranged(array, axes, network.input_shape)
+    except RequestError as error:
+        raise RequestError(error.code, f"{file}: {error.message}") from error
+    if network.contract.input_coding == "events":
+        if "t" not in axes:
+            raise RequestError("E_AXES", f"{file}: a frame a step is expected, and no axis is t")
+        return np.ascontiguousarray(found.swapaxes(0, 1))
+    return found if "t" in axes else np.ascontiguousarray(found[0])
+
+
 def test_set(
     where: Place,
     network: Network,
@@ -142,6 +229,7 @@ def test_set(
     data_folder: Path | None,
     samples: int | None,
     random: Random,
+    axes: str | None = None,  # noqa: PT028 - a set of tests, not a test
 ) -> TestSet:
     """The samples to verify on: the ``files`` of inputs and labels named, or the test set of the
     run's recipe, the first ``samples`` of them; without either random inputs, without labels."""
@@ -150,7 +238,7 @@ def test_set(
     if inputs_file is None and labels_file is not None:
         raise RequestError("E_INPUT", f"{labels_file}: labels without --inputs")
     if inputs_file is not None:
-        x, source = read_array(inputs_file), str(inputs_file)
+        x, source = read_inputs(inputs_file, network, axes), str(inputs_file)
         labels = None if labels_file is None else read_array(labels_file)
     elif where.is_run and where.recipe.is_file():
         from .train.coding import seen

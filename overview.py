@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import plugins
 from .errors import RequestError
 from .network.check import check
 from .network.graph import RawGraph, network_sha256
 from .network.graph_file import read_graph
-from .network.hdf5 import Limits
 from .network.layers import AvgPool, Conv, Conv1d, Delay, Dense, Layer, Network, Operation, SumPool
+from .network.net_file import net_semantics
 from .network.nir_file import CONTRACT, read_network
 from .network.repairs import interpret
 from .network.semantics import PRESETS, Semantics
+
+if TYPE_CHECKING:
+    from .inputs import Reading
 
 TAKERS = ("targets", "runtimes")
 """Kinds of plug-ins that a network can be handed to."""
 
 
-def overview(path: Path, semantics: Semantics | None, limits: Limits) -> dict[str, Any]:
+def overview(path: Path, reading: Reading) -> dict[str, Any]:
     """All of it, as plain values; ``problem`` where no semantics reads the file.
 
     A file without a contract is shown as the first of the presets reads it. Raises RequestError
     when the file cannot be read at all, or not under its contract or the semantics asked for.
     """
+    if path.suffix == ".net":
+        return _net(path, reading)
+    semantics, limits = reading.chosen, reading.limits
     graph = read_graph(path, limits)
     found: dict[str, Any] = {"file": str(path), "contract": CONTRACT in graph.metadata}
     if semantics is not None or found["contract"]:
@@ -39,17 +46,30 @@ def overview(path: Path, semantics: Semantics | None, limits: Limits) -> dict[st
     found["semantics"] = {
         name: {
             **PRESETS[name].summary(),
-            "cannot read": reading if isinstance(reading, str) else "",
+            "cannot read": found_so if isinstance(found_so, str) else "",
         }
-        for name, reading in readings.items()
+        for name, found_so in readings.items()
     }
-    for name, reading in readings.items():
-        if not isinstance(reading, str):
-            network, notes = reading
+    for name, found_so in readings.items():
+        if not isinstance(found_so, str):
+            network, notes = found_so
             return {**found, "read_as": name, "notes": notes, **_facts(network)}
     reasons = {readings[name] for name, preset in PRESETS.items() if not preset.reason()}
     (problem,) = reasons if len(reasons) == 1 else ("no semantics reads it",)
     return {**found, "notes": list(graph.notes), "problem": problem}
+
+
+def _net(path: Path, reading: Reading) -> dict[str, Any]:
+    """A `.net` file; how many steps it runs is not shown, so that none need be named."""
+    found = replace(reading, steps=reading.steps or 1).read_net(path)
+    return {
+        "file": str(path),
+        "contract": False,
+        "read_as": reading.semantics or "lava",
+        "notes": list(found.remarks),
+        "semantics": net_semantics(found.network),
+        **_facts(found.network),
+    }
 
 
 def _reading(graph: RawGraph, semantics: Semantics) -> tuple[Network, list[str]] | str:

@@ -10,6 +10,8 @@ from .files import MANIFEST
 
 RUNS = Path("runs")
 """Where `snnpipe train` puts its runs, below the current folder."""
+SUFFIXES = (".nir", ".net")
+"""Network files that commands open."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,10 @@ def unfinished(run: Path) -> bool:
 def place(argument: Path | None) -> Place:
     """A command's RUN|FILE argument, None for the newest run; RequestError (E_RUN, E_FILE)."""
     path = newest_run() if argument is None else argument
-    if (path / MANIFEST).is_file() and (path / "network.nir").is_file():
-        path = path / "network.nir"  # an artefact: what lies in it must stay as it was written
+    if (path / MANIFEST).is_file():
+        # An artefact: what lies in it must stay as it was written.
+        held = (path / f"network{suffix}" for suffix in SUFFIXES)
+        path = next((file for file in held if file.is_file()), path)
     if unfinished(path):
         raise RequestError(
             "E_UNFINISHED",
@@ -118,11 +122,11 @@ def place(argument: Path | None) -> Place:
         return Place(path / "network.nir", path, is_run=True)
     if not path.exists():
         raise RequestError("E_FILE", f"{path}: there is no such file or folder")
-    if path.suffix != ".nir":
+    if path.suffix not in SUFFIXES:
         raise RequestError(
             "E_FILE",
-            f"{path}: a run folder or a .nir file is expected; this release opens other files "
-            "only as artefacts of the run they were exported into",
+            f"{path}: a run folder, a .nir or a .net file is expected; this release opens other "
+            "files only as artefacts of the run they were exported into",
         )
     beside = path.parent if (path.parent / MANIFEST).is_file() else path
     return Place(path, beside.with_name(f"{beside.stem}-artefacts"), is_run=False)

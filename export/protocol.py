@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, runtime_checkable
 
 from ..network.layers import Network
 from ..network.support import Table
+from .flips import Calibration
 
 
 class Target(Protocol):
@@ -31,4 +32,13 @@ class Target(Protocol):
 
         Raises RequestError (E_UNSUPPORTED, E_RANGE) naming layer, value and limit.
         """
+        ...
+
+
+@runtime_checkable
+class Calibrated(Target, Protocol):
+    """A target whose form may depend on what the network does on some inputs."""
+
+    def calibrated(self, calibration: Calibration) -> Self:
+        """The same target with inputs to look at."""
         ...

@@ -1,65 +1,129 @@
-"""Post-training quantisation of a grid network to Loihi integers.
+"""Post-training quantisation of a float network to Loihi integers, 8 to 2 bits.
 
-Per layer one scale s (integer weight units per float unit); the integer network decides
-``64*sum(w_int*x) + b_int > 64*vth`` with ``w_int ~ w*s``, ``vth ~ threshold*s``. The scale
-minimises the squared error of the weights, clipping included, under caps that exclude every wrap
-and saturation of the chip for any input. The first layer, fed by a constant analog frame, is
-computed by the host and written as one bias per neuron.
+Per layer one scale s, or one for each channel (integer weight units per float unit); the integer
+network decides ``64*sum(w_int*x) + b_int > 64*vth`` with ``w_int ~ w*s``, ``vth ~ threshold*s``.
+All synapses that meet in a neuron share its scale. Caps on s exclude every wrap and saturation of
+the chip for any input. A network whose weights lie on a lattice already keeps them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RequestError
-from ..network.bounds import term_sums
+from ..hardware.chip_file import load_chip
 from ..network.check import check
 from ..network.check_integer import TABLE as INTEGERS
 from ..network.contract import Grid, Integer
-from ..network.dynamics import DECAY_UNITS, V_MAX
-from ..network.layers import AvgPool, Conv, Dense, Layer, Network, Operation, SumPool
-from ..network.loihi import (
-    BIAS_EXPONENT_MAX,
-    MANTISSA_MAX,
-    SUM_MAX,
-    THRESHOLD_MAX,
-)
-from ..network.neurons import IF, LIF, Sum, decay_of, is_driven
+from ..network.dynamics import DECAY_UNITS, WEIGHT_SHIFT
+from ..network.layers import Conv, Dense, Layer, Network, Operation, Scale
+from ..network.loihi import BIAS_EXPONENT_MAX, MANTISSA_MAX, THRESHOLD_MAX
+from ..network.neurons import IF, LIF, CubaLIF, Resetting, Sum, decay_of, is_driven
+from ..network.scale_caps import BIAS_MAX, bias_reach, sums_of
+from ..network.scales import against, step_of, threshold_units, whole_weights
+from ..network.shared_scales import core_groups
 from ..network.support import Table, refuse_unsupported
+from .flips import Calibration, Teacher
+from .layer_scales import Errors, Found, Sharing, at_scale, find_scale, has_channels, maps
+from .loihi_form import loihi_form
 
-_POOL = "pooling has no Loihi synapse; use a strided convolution"
+Wide = NDArray[np.float64]
+FirstLayer = Literal["host", "graded"]
+Scaling = Literal["mse", "flips"]
+Thresholds = Literal["layer", "channel"]
+ChipName = Literal["loihi1", "loihi2"]
+CHOICES = {
+    "first_layer": FirstLayer,
+    "scaling": Scaling,
+    "thresholds": Thresholds,
+    "chip": ChipName,
+}
+"""What the settings can be, the default first."""
 
-TABLE: Table = {**INTEGERS, SumPool: _POOL, AvgPool: _POOL}
-"""What `quantise` brings to integers."""
-RATIOS = np.geomspace(0.8, 5.0, 26)
-"""Scales tried, in units of the one that maps the largest weight to the largest integer."""
+TABLE: Table = {**INTEGERS, Scale: None}
+"""What `quantise` brings to integers: pools and scales are given weights."""
+GRADED_MAX = 255
+"""A graded spike carries a byte."""
+LATE_BIAS = (
+    "its biases go past the synaptic current, which has a memory: they are the mean over T steps "
+    "of what would have built up"
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a network becomes integers.
+
+    ``first_layer``: an analog frame is turned into currents by the host, or enters as graded
+    spikes; of events nothing changes. ``scaling``: scales of least squared error of the weights, or
+    of the fewest changed spikes on calibration inputs. ``thresholds``: one scale for a layer, or
+    one for each channel, on Loihi 1 at most as many to a core as it holds thresholds.
+    """
+
+    weight_bits: int = 8
+    first_layer: FirstLayer = "host"
+    scaling: Scaling = "mse"
+    thresholds: Thresholds = "layer"
+    chip: ChipName = "loihi1"
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.weight_bits <= 8:
+            raise RequestError("E_RANGE", f"weight bits must be 2 to 8, found {self.weight_bits}")
+        for name, kind in CHOICES.items():
+            found, known = getattr(self, name), get_args(kind)
+            if found not in known:
+                raise RequestError(
+                    "E_OPTION", f"{name} is {found!r}; expected one of {', '.join(known)}"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
 class LayerScale:
-    """How one layer became integers: its scale, the cap that held, the shares clipped and kept."""
+    """How one layer became integers.
+
+    ``scale``: for all its channels, or one for each. ``cap``: the largest that the chip allows its
+    tightest channel, and why. ``weights``, ``whole``: range of the float weights and of the whole
+    ones. ``clipped`` of ``count`` weights; ``thresholds``: how many different ones. ``kept``: the
+    weights lay on a lattice already and were not rounded. ``shift``: bits that the sums are shifted
+    to the right, which they lose nothing by: all weights are multiples of it.
+    """
 
     layer: str
-    scale: float
+    where: Literal["chip", "host"]
+    scale: float | tuple[float, ...]
     cap: float
     cap_reason: str
-    relative_error: float
+    weights: tuple[float, float]
+    whole: tuple[float, float]
+    count: int
     clipped: int
+    relative_error: float
+    thresholds: int
+    kept: bool = False
+    shift: int = 0
+    remark: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return dict(self.__dict__)
+        return asdict(self)
 
 
 def _refuse(layer: Layer, what: str) -> RequestError:
     return RequestError("E_UNSUPPORTED", f"target 'lava' cannot hold layer '{layer.name}': {what}")
 
 
-def _check_form(network: Network) -> None:
+# --- What can become integers ---
+
+
+def _check_contract(network: Network, settings: Settings) -> None:
     contract = network.contract
     if not isinstance(contract.arithmetic, Grid):
         already = contract.arithmetic.kind == "integer"
@@ -72,42 +136,66 @@ def _check_form(network: Network) -> None:
                 else "this one has float32 weights: export its run, which rounds them"
             ),
         )
-    if contract.compare != "gt" or contract.reset != "value":
+    if contract.compare != "gt":
         raise RequestError(
             "E_UNSUPPORTED",
-            f"Loihi fires above the threshold and resets to zero; this network says "
-            f"compare {contract.compare}, reset {contract.reset}",
+            f"Loihi fires above the threshold; this network says compare {contract.compare}",
         )
-    refuse_unsupported(network, "target 'lava' cannot hold", TABLE)
-    for layer in network.layers:
-        if isinstance(layer.neuron, Sum):
-            if layer.name != network.output:
-                raise _refuse(layer, "a Sum inside the network has no Loihi neuron")
-        elif isinstance(layer.neuron, LIF | IF):
-            if is_driven(layer.neuron):
-                raise _refuse(layer, "its current has a gain or a leak")
-            decay = decay_of(layer.neuron).astype(np.float64) * DECAY_UNITS
-            if (decay != np.rint(decay)).any():
-                raise _refuse(layer, "its decay is not a multiple of 1/4096")
-            if layer.neuron.v_reset.any():
-                raise _refuse(layer, "it resets to a value other than zero")
-        sources = {synapse.source for synapse in layer.synapses}
-        if network.input in sources and len(sources) > 1:
-            raise _refuse(layer, "it joins the analog input with spikes")
-        for synapse in layer.synapses:
-            if not synapse.weighted:
-                raise _refuse(layer, f"the synapse from '{synapse.source}' has no weights to scale")
+    if contract.late_reset or contract.reset not in ("value", "subtract"):
+        raise RequestError(
+            "E_UNSUPPORTED",
+            "Loihi resets in the step of the spike; this network says reset "
+            f"{contract.reset}, {contract.reset_time}",
+        )
+    spiking = [layer for layer in network.layers if isinstance(layer.neuron, Resetting)]
+    if contract.reset == "subtract" and settings.chip == "loihi1" and spiking:
+        raise _refuse(
+            spiking[0],
+            "the network says reset subtract, and Loihi 1 resets to zero; choose chip loihi2, or "
+            "train with reset value",
+        )
+    if settings.first_layer == "graded" and contract.input_coding == "direct":
+        if settings.chip == "loihi1":
+            raise RequestError(
+                "E_UNSUPPORTED",
+                "Loihi 1 has no graded spikes: choose first layer host, or chip loihi2",
+            )
+        if contract.input_levels > GRADED_MAX:
+            raise RequestError(
+                "E_UNSUPPORTED",
+                f"the input has levels up to {contract.input_levels}, a graded spike carries "
+                f"{GRADED_MAX} at most: first layer host",
+            )
 
 
-def _weights(layer: Layer) -> list[Dense | Conv]:
-    return [op for s in layer.synapses for op in s.operations if isinstance(op, Dense | Conv)]
+def _check_layer(network: Network, layer: Layer, host: bool) -> None:
+    neuron = layer.neuron
+    if isinstance(neuron, Resetting):
+        if is_driven(neuron):
+            raise _refuse(layer, "its current has a gain or a leak")
+        decays = [decay_of(neuron)]
+        decays += [neuron.synaptic_decay] if isinstance(neuron, CubaLIF) else []
+        if any((d * np.float64(DECAY_UNITS) % 1).any() or (d < 0).any() for d in decays):
+            raise _refuse(layer, "its decay is not a multiple of 1/4096")
+        if isinstance(neuron, CubaLIF) and (neuron.synaptic_decay >= 1).any():
+            raise _refuse(layer, "its synaptic current never decays")
+        if neuron.v_reset.any():
+            raise _refuse(layer, "it resets to a value other than zero")
+    if not host:
+        return
+    if {synapse.source for synapse in layer.synapses} != {network.input}:
+        raise _refuse(layer, "it joins the analog input with spikes; choose first layer graded")
+    if isinstance(neuron, CubaLIF):
+        raise _refuse(
+            layer,
+            "the host writes biases, and those go past its synaptic current; choose first layer "
+            "graded",
+        )
+    if not isinstance(neuron, LIF | IF):
+        raise _refuse(layer, "a read-out fed by the analog input leaves nothing to run on the chip")
 
 
-def _integers(weight: NDArray[np.float32], scale: float, step: int) -> NDArray[np.float64]:
-    """Whole weights on the chip's step; a matrix without a positive weight keeps to -254."""
-    low = -256 if (weight > 0).any() else -256 + step
-    whole: NDArray[np.float64] = step * np.rint(weight.astype(np.float64) * scale / step)
-    return whole.clip(low, 256 - step)
+# --- One layer ---
 
 
 def _bias_exponent(largest: float) -> int | None:
@@ -118,140 +206,207 @@ def _bias_exponent(largest: float) -> int | None:
     return None
 
 
-def _caps(network: Network, layer: Layer, sums: tuple[Any, Any]) -> dict[str, float]:
-    """Largest scales the chip's ranges allow, with 1 % kept for the rounding of the weights."""
-    largest = float(max(part.max(initial=0.0) for part in sums))
-    bias = max(
-        (float(abs(op.bias).max(initial=0.0)) for op in _weights(layer) if op.bias is not None),
-        default=0.0,
-    )
-    caps = {
-        "a synaptic sum must stay below 2^17": 0.99 * SUM_MAX / largest if largest else np.inf,
-        "a bias is at most 4095 * 2^7": (
-            MANTISSA_MAX * 2**BIAS_EXPONENT_MAX / (64 * bias) if bias else np.inf
-        ),
-    }
-    if not isinstance(layer.neuron, LIF | IF):
-        room = 0.99 * V_MAX / (64 * network.contract.steps)
-        caps["the read-out must not saturate over T steps"] = room / largest if largest else np.inf
-        return caps
-    decay = float(decay_of(layer.neuron).max())
-    memory = network.contract.steps if decay == 1.0 else 1 / (1 - decay)
-    negative = float(sums[1].max(initial=0.0))
-    caps["the membrane must not saturate below"] = (
-        0.99 * V_MAX / (64 * negative * memory) if negative else np.inf
-    )
-    caps["a threshold is at most 131071"] = THRESHOLD_MAX / float(layer.neuron.threshold.max())
-    return caps
+def _across(scale: Wide, layer: Layer) -> Wide:
+    """A scale in a shape that multiplies what a layer's neurons have, (C, 1, 1)."""
+    return scale.reshape(-1, *(1,) * (len(layer.shape) - 1)) if scale.ndim else scale
 
 
-def _error(weights: list[Dense | Conv], scale: float, step: int) -> float:
-    return float(
-        sum(
-            ((_integers(op.weight, scale, step) / scale - op.weight) ** 2).sum(dtype=np.float64)
-            for op in weights
-        )
-    )
-
-
-def _best_scale(
-    network: Network, layer: Layer, sums: tuple[Any, Any], step: int
-) -> tuple[float, float, str]:
-    """(scale, cap, reason of the cap): least squares among the ratios that the caps allow."""
-    weights = _weights(layer)
-    largest = max(float(abs(op.weight).max(initial=0.0)) for op in weights)
-    caps = _caps(network, layer, sums)
-    reason = min(caps, key=lambda name: caps[name])
-    cap = caps[reason]
-    if not largest:
-        return min(cap, 1.0), cap, reason
-    base = (256 - step) / largest
-    scales = sorted({min(float(ratio * base), cap) for ratio in RATIOS})
-    return min(scales, key=lambda scale: _error(weights, scale, step)), cap, reason
-
-
-def _integer_layer(layer: Layer, scale: float, step: int) -> tuple[Layer, int, int]:
-    """(layer in integers, bias exponent, number of clipped weights)."""
-    biases = [op.bias for op in _weights(layer) if op.bias is not None]
-    largest = max((float(abs(b).max(initial=0.0)) for b in biases), default=0.0) * scale * 64
+def _integer_layer(
+    layer: Layer, scale: Wide, bits: int, steps: int, shift: int
+) -> tuple[Layer, int]:
+    """(layer in integers, bias exponent); ``scale`` () or (C,), of sums before their shift."""
+    reach = bias_reach(layer, steps) * (1 << WEIGHT_SHIFT) / 2**shift
+    biases = np.zeros(layer.shape[0])
+    for op in maps(layer):
+        if op.bias is not None and len(op.bias) == len(biases):
+            biases += abs(op.bias).astype(np.float64)
+        elif op.bias is not None:
+            biases += float(abs(op.bias).max(initial=0.0))
+    largest = float((biases * scale).max()) * reach
     exponent = _bias_exponent(largest)
     if exponent is None:
         raise _refuse(layer, f"a bias of {largest:.0f} is above 4095 * 2^7; the cap failed")
     unit = 2.0**exponent
-    clipped = 0
 
-    def whole(operation: Operation) -> Operation:
-        nonlocal clipped
-        if not isinstance(operation, Dense | Conv):
-            return operation
-        integers = _integers(operation.weight, scale, step)
-        clipped += int((abs(operation.weight * scale - integers) > step).sum())
-        bias = operation.bias
-        if bias is not None:
-            bias = (np.rint(bias.astype(np.float64) * scale * 64 / unit) * unit / 64).astype(
-                np.float32
-            )
-        return replace(operation, weight=integers.astype(np.float32), bias=bias)
+    def whole(op: Operation) -> Operation:
+        if not isinstance(op, Dense | Conv):
+            return op
+        weight = whole_weights(op.weight, scale, bits).astype(np.float32)
+        if op.bias is None:
+            return replace(op, weight=weight)
+        bias = np.rint(op.bias.astype(np.float64) * scale * reach / unit) * unit / 64
+        return replace(op, weight=weight, bias=bias.astype(np.float32))
 
     synapses = tuple(
         replace(s, operations=tuple(whole(op) for op in s.operations)) for s in layer.synapses
     )
     neuron = layer.neuron
-    if isinstance(neuron, LIF | IF):
-        threshold = np.rint(neuron.threshold.astype(np.float64) * scale).astype(np.float32)
+    if isinstance(neuron, Resetting):
+        threshold = threshold_units(neuron.threshold, _across(scale, layer)).astype(np.float32)
         neuron = replace(neuron, threshold=threshold)
-    return replace(layer, synapses=synapses, neuron=neuron), exponent, clipped
+    return replace(layer, synapses=synapses, neuron=neuron), exponent
 
 
-def _host_layer(layer: Layer, sums: tuple[Any, Any]) -> tuple[Layer, int, LayerScale]:
-    """The first layer: float weights stay with the host; the largest scale that never clips."""
-    if not isinstance(layer.neuron, LIF | IF):
-        raise _refuse(layer, "a read-out fed by the analog input leaves nothing to run on the chip")
-    largest = float(max(part.max(initial=0.0) for part in sums))
-    room = MANTISSA_MAX * 2**BIAS_EXPONENT_MAX / 64
-    cap = min(
-        room / largest if largest else np.inf,
-        THRESHOLD_MAX / float(layer.neuron.threshold.max()),
+def _facts(layer: Layer, integer: Layer, found: Found, bits: int) -> LayerScale:
+    weights, whole = maps(layer), maps(integer)
+    scale, step = found.scale, step_of(bits)
+    errors, norms, clipped = 0.0, 0.0, 0
+    for op, kept, back in zip(weights, whole, at_scale(layer, scale, bits), strict=True):
+        errors += float(((back - op.weight) ** 2).sum())
+        norms += float((op.weight.astype(np.float64) ** 2).sum())
+        clipped += int((abs(op.weight * against(scale, op.weight) - kept.weight) > step).sum())
+    late = isinstance(layer.neuron, CubaLIF) and any(
+        op.bias is not None and op.bias.any() for op in weights
     )
-    scale = int(cap)
+    return LayerScale(
+        layer.name,
+        "chip",
+        float(scale) if scale.ndim == 0 else tuple(scale.tolist()),
+        found.cap,
+        found.cap_reason,
+        (
+            min(float(op.weight.min()) for op in weights),
+            max(float(op.weight.max()) for op in weights),
+        ),
+        (
+            min(float(op.weight.min()) for op in whole),
+            max(float(op.weight.max()) for op in whole),
+        ),
+        sum(op.weight.size for op in weights),
+        clipped,
+        float(np.sqrt(errors / norms)) if norms else 0.0,
+        _distinct(integer),
+        found.kept,
+        found.shift,
+        LATE_BIAS if late else "",
+    )
+
+
+def _distinct(layer: Layer) -> int:
+    if not isinstance(layer.neuron, Resetting):
+        return 0
+    return len(np.unique(layer.neuron.threshold))
+
+
+def _host_layer(network: Network, layer: Layer) -> tuple[Layer, int, LayerScale]:
+    """The first layer: float weights stay with the host; the largest scale that never clips."""
+    sums = sums_of(network, layer)
+    largest = float(max(part.max(initial=0.0) for part in sums))
+    room = BIAS_MAX / (1 << WEIGHT_SHIFT)
+    if not isinstance(layer.neuron, LIF | IF):
+        raise TypeError(f"{type(layer.neuron).__name__} has no current from the host")
+    caps = {
+        "a bias is at most 4095 * 2^7": room / largest if largest else np.inf,
+        "a threshold is at most 131071": THRESHOLD_MAX / float(layer.neuron.threshold.max()),
+    }
+    reason = min(caps, key=lambda name: caps[name])
+    scale = int(caps[reason])
     if scale < 1:
         raise _refuse(layer, f"its current of up to {largest:.1f} is beyond the bias field")
-    threshold = np.rint(layer.neuron.threshold.astype(np.float64) * scale).astype(np.float32)
-    neuron = replace(layer.neuron, threshold=threshold)
-    facts = LayerScale(layer.name, scale, cap, "a bias is at most 4095 * 2^7", 0.0, 0)
-    return replace(layer, neuron=neuron), scale, facts
+    threshold = threshold_units(layer.neuron.threshold, scale).astype(np.float32)
+    integer = replace(layer, neuron=replace(layer.neuron, threshold=threshold))
+    weights = [op.weight for op in maps(layer)]
+    ends = (
+        min((float(w.min()) for w in weights), default=0.0),
+        max((float(w.max()) for w in weights), default=0.0),
+    )
+    count = sum(w.size for w in weights)
+    facts = LayerScale(
+        layer.name, "host", scale, caps[reason], reason, ends, ends, count, 0, 0.0,
+        _distinct(integer),
+    )  # fmt: skip
+    return integer, scale, facts
 
 
-def quantise(network: Network, weight_bits: int = 8) -> tuple[Network, tuple[LayerScale, ...]]:
-    """A grid network to Loihi integers, legal by `check` at level ``integer``.
+def _sharing(layer: Layer, settings: Settings) -> Sharing | None:
+    """How many thresholds a core of the chip holds, and which channels lie on one."""
+    limits = load_chip(settings.chip).limits
+    if limits.neurons_per_core is None or limits.thresholds_per_core is None:
+        return None
+    return Sharing(core_groups(layer.shape, limits.neurons_per_core), limits.thresholds_per_core)
 
-    Weights get ``weight_bits`` bits with mixed sign (steps of 2^(9-bits) in -256..256). Raises
-    RequestError (E_UNSUPPORTED) naming the layer and what the chip cannot hold.
+
+def _shift_room(layer: Layer, bits: int) -> int:
+    """Bits that a read-out's sums can lose on the right: its weights are multiples of so much.
+
+    Lava has an exponent for matrices, not for convolutions.
     """
-    if not 2 <= weight_bits <= 8:
-        raise RequestError("E_RANGE", f"weight bits must be 2 to 8, found {weight_bits}")
-    _check_form(network)
-    step = 2 ** (9 - weight_bits)
-    sums = term_sums(network)
+    if isinstance(layer.neuron, Sum) and all(isinstance(op, Dense) for op in maps(layer)):
+        return 9 - bits
+    return 0
+
+
+def _chip_layer(
+    network: Network, layer: Layer, settings: Settings, teacher: Teacher | None
+) -> tuple[Layer, int, LayerScale]:
+    bits, steps = settings.weight_bits, network.contract.steps
+    room = _shift_room(layer, bits)
+    by_channel = (
+        settings.thresholds == "channel"
+        and isinstance(layer.neuron, Resetting)
+        and has_channels(layer)
+    )
+    errors: Errors | None = None
+    if teacher is not None:
+        judge = teacher
+
+        def changed(scale: Wide) -> Wide:
+            integer, _ = _integer_layer(layer, scale, bits, steps, room)
+            return judge.errors(integer, _across(scale, layer), room)
+
+        errors = changed
+    sharing = _sharing(layer, settings) if by_channel else None
+    found = find_scale(network, layer, bits, by_channel, sharing, errors, room)
+    integer, exponent = _integer_layer(layer, found.scale, bits, steps, found.shift)
+    return integer, exponent, _facts(layer, integer, found, bits)
+
+
+def quantise(
+    network: Network, settings: Settings | None = None, calibration: Calibration | None = None
+) -> tuple[Network, tuple[LayerScale, ...]]:
+    """A float network to Loihi integers, legal by `check` at level ``integer``.
+
+    Its sums are dissolved and its pools and scales have weights (`loihi_form`). The same network,
+    settings and inputs give the same integers. ``calibration``: what scaling ``flips`` counts on.
+    Raises RequestError (E_UNSUPPORTED, E_RANGE) naming the layer and what the chip cannot hold,
+    E_DATA for scaling ``flips`` without inputs.
+    """
+    settings = settings or Settings()
+    _check_contract(network, settings)
+    refuse_unsupported(network, "target 'lava' cannot hold", TABLE)
+    if settings.scaling == "flips" and calibration is None:
+        raise RequestError(
+            "E_DATA",
+            "scaling flips counts changed spikes on training inputs, and there are none: scaling "
+            "mse needs no data",
+        )
+    with_host = settings.first_layer == "host" and network.contract.input_coding == "direct"
+    form = loihi_form(network, with_host)
+    hosted = {
+        layer.name
+        for layer in form.layers
+        if with_host and form.input in {synapse.source for synapse in layer.synapses}
+    }
+    for layer in form.layers:
+        _check_layer(form, layer, layer.name in hosted)
+    teacher = Teacher(form, calibration) if calibration and settings.scaling == "flips" else None
     layers: list[Layer] = []
     facts: list[LayerScale] = []
     exponents: dict[str, int] = {}
     host: dict[str, int] = {}
-    for layer in network.layers:
-        if layer.synapses[0].source == network.input and network.contract.input_coding == "direct":
-            integer, host[layer.name], fact = _host_layer(layer, sums[layer.name])
+    shifts: dict[str, int] = {}
+    for layer in form.layers:
+        if layer.name in hosted:
+            integer, host[layer.name], fact = _host_layer(form, layer)
             exponents[layer.name] = BIAS_EXPONENT_MAX
         else:
-            scale, cap, reason = _best_scale(network, layer, sums[layer.name], step)
-            integer, exponents[layer.name], clipped = _integer_layer(layer, scale, step)
-            norm = sum(float((op.weight.astype(np.float64) ** 2).sum()) for op in _weights(layer))
-            error = _error(_weights(layer), scale, step)
-            relative = float(np.sqrt(error / norm)) if norm else 0.0
-            fact = LayerScale(layer.name, scale, cap, reason, relative, clipped)
+            integer, exponents[layer.name], fact = _chip_layer(form, layer, settings, teacher)
+            if fact.shift:
+                shifts |= {op.name: -fact.shift for op in maps(integer)}
         layers.append(integer)
         facts.append(fact)
-    arithmetic = Integer(weight_bits, exponents, host)
-    contract = network.contract.with_arithmetic(arithmetic)
-    quantised = replace(network, layers=tuple(layers), contract=contract)
+    arithmetic = Integer(settings.weight_bits, exponents, host, shifts)
+    contract = form.contract.with_arithmetic(arithmetic)
+    quantised = replace(form, layers=tuple(layers), contract=contract)
     check(quantised, "integer")
     return quantised, tuple(facts)

@@ -12,7 +12,8 @@ from ..files import sha256, write_folder, write_manifest
 from ..network.graph import graph_sha256
 from ..network.grid import certificate
 from ..network.layers import Network
-from .protocol import Target
+from .flips import Calibration
+from .protocol import Calibrated, Target
 
 
 def manifest(network: Network, target: str, recipe: Path | None) -> dict[str, Any]:
@@ -65,16 +66,20 @@ def write_targets(
     folder: Path,
     recipe: Path | None = None,
     options: Mapping[str, str] | None = None,
+    calibration: Calibration | None = None,
 ) -> dict[str, Path]:
     """Write each target's artefact to ``folder/<name>``; returns the folders by target.
 
     ``network`` must come from ``network.nir``, so that a bare file gives the same payload.
-    ``options`` go to the targets that have them. Raises RequestError (E_PLUGIN, E_OPTION,
-    E_UNSUPPORTED, E_RANGE) and CouldNotRunError (E_MISSING, E_WRITE).
+    ``options`` go to the targets that have them, ``calibration`` to those that look at inputs.
+    Raises RequestError (E_PLUGIN, E_OPTION, E_UNSUPPORTED, E_RANGE) and CouldNotRunError
+    (E_MISSING, E_WRITE).
     """
     written: dict[str, Path] = {}
     for name, chosen in options_of(names, options or {}).items():
         target: Target = plugins.load("targets", name)
+        if calibration is not None and isinstance(target, Calibrated):
+            target = target.calibrated(calibration)
 
         def fill(beside: Path, target: Target = target, chosen: Mapping[str, str] = chosen) -> None:
             facts = target.write(network, beside, chosen)

@@ -5,7 +5,6 @@ Counts are exact integers over all samples; nothing here knows a price.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -13,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RequestError, nearest
-from ..network.fanout import SynapseCount, is_graded
+from ..network.fanout import SynapseCount, is_graded, synapse_counts
 from ..network.layers import Layer, Network
-from ..network.neurons import Spiking, Sum
+from ..network.neurons import IF, Cuba, Neuron, Spiking, Sum, Threshold
 from ..network.trace import Trace
-from .mapping import messages_sent
+from .lowering import active_of
+from .mapping import Mapping
+from .wiring import kind_of
 
 FirstLayer = Literal["host", "once", "per_step", "none"]
 """Where the products of a graded input are made: on the host; on the chip for one step, then
@@ -33,10 +34,11 @@ class LayerCounts:
 
     synops, synops_eff, mac_dense, mac_nz: as `network.fanout.Operations`, everything counted,
     wherever and how often it is then made. ac, mac: what the chip makes under the choices of the
-    report. updates: neurons x steps x samples of all layers but sums inside the network;
-    active: updates with a non-zero current or a spike, None when the runtime does not know them.
-    messages: spikes times the layers' cores they go to; graded_messages: the same for values that
-    are not spikes.
+    report; of ac, ac_dense through dense maps and ac_conv through convolutions. updates: neurons x
+    steps x samples of all layers but sums inside the network; active: updates with a non-zero
+    current or a spike, None when the runtime does not know them; leaky: products with a decay.
+    sent: spikes that any synapse takes up. messages: spikes times the cores they go to, with their
+    hops and those that leave the chip; graded_messages: messages of values that are not spikes.
     """
 
     layer: str
@@ -47,10 +49,17 @@ class LayerCounts:
     mac_dense: int
     mac_nz: int
     ac: int
+    ac_dense: int
+    ac_conv: int
     mac: int
     updates: int
     active: int | None
+    leaky: int
+    sent: int
     messages: int
+    hops_ew: int
+    hops_ns: int
+    interchip: int
     graded_messages: int
 
 
@@ -136,96 +145,155 @@ def _on_chip(
     return ac, mac
 
 
-def _active(layer: Layer, trace: Trace) -> int | None:
-    if trace.active is None:
-        return None
-    if layer.name in trace.active:
-        return int(trace.active[layer.name].sum())
-    # A Sum emits what it received; an integrator has nothing to do while its membrane is zero.
-    emits = not isinstance(layer.neuron, Spiking)
-    return int(trace.fired[layer.name].sum()) if emits else None
+def _decays(neuron: Neuron) -> int:
+    """Products with a decay in one update."""
+    if isinstance(neuron, Cuba):
+        return 2
+    return 0 if isinstance(neuron, IF | Sum | Threshold) else 1
 
 
-def _layer(
-    network: Network,
-    layer: Layer,
-    trace: Trace,
-    samples: int,
-    counts: Sequence[SynapseCount],
-    made: tuple[int, int],
-) -> LayerCounts:
-    mine = [count.operations for count in counts if count.layer == layer.name]
-    spiking = isinstance(layer.neuron, Spiking)
-    emitted = trace.fired[layer.name]
-    sent = int((emitted * messages_sent(counts, layer.name)).sum())
-    updated = not isinstance(layer.neuron, Sum) or layer.name == network.output
-    return LayerCounts(
-        layer=layer.name,
-        neurons=layer.size,
-        spikes=int(emitted.sum()) if spiking else 0,
-        synops=sum(int(work.synops.sum()) for work in mine),
-        synops_eff=sum(int(work.synops_eff.sum()) for work in mine),
-        mac_dense=sum(int(work.mac_dense.sum()) for work in mine),
-        mac_nz=sum(int(work.mac_nz.sum()) for work in mine),
-        ac=made[0],
-        mac=made[1],
-        updates=layer.size * trace.steps * samples if updated else 0,
-        active=_active(layer, trace) if updated else 0,
-        messages=sent if spiking else 0,
-        graded_messages=0 if spiking else sent,
-    )
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """A run as the chip makes it: the network with its relays, what fired, its synapses' counts,
+    the cores (None: bare arithmetic), and the choices of the report."""
 
+    network: Network
+    fired: dict[str, NDArray[np.int64]]
+    active: dict[str, NDArray[np.int64]] | None
+    counts: list[SynapseCount]
+    mapping: Mapping | None
+    steps: int
+    samples: int
+    constant: bool
+    first_layer: FirstLayer
+    zeros: Zeros
 
-def _host(
-    network: Network,
-    trace: Trace,
-    samples: int,
-    counts: Sequence[SynapseCount],
-    first_layer: FirstLayer,
-    zeros: Zeros,
-) -> HostCounts:
-    frames = 1 if is_constant(network, trace) else trace.steps
-    fed = [count for count in counts if count.source == network.input]
-    host_mac = values_in = spikes_in = 0
-    if first_layer == "host":
-        made = [c.operations.mac_dense if zeros == "count" else c.operations.mac_nz for c in fed]
-        host_mac = sum(int((_first(mac) if frames == 1 else mac).sum()) for mac in made)
-        names = {count.layer for count in fed}
-        values_in = sum(network.layer(name).size for name in names) * frames * samples
-    if first_layer == "none":
-        sent = messages_sent(counts, network.input)
-        spikes_in = int((trace.fired[network.input] * sent).sum())
-    output = network.layer(network.output)
-    spiking = isinstance(output.neuron, Spiking)
-    return HostCounts(
-        mac=host_mac,
-        values_in=values_in,
-        spikes_in=spikes_in,
-        spikes_out=int(trace.fired[output.name].sum()) if spiking else 0,
-        values_out=0 if spiking else output.size * trace.steps * samples,
-    )
+    def by_kind(self, layer: Layer) -> dict[str, NDArray[np.int64]]:
+        """Additions per step through dense maps, convolutions and bare connections, and ``mac``."""
+        none = np.zeros(self.steps, np.int64)
+        made = {"dense": none, "conv": none, "sparse": none, "mac": none}
+        own = [count for count in self.counts if count.layer == layer.name]
+        for count, synapse in zip(own, layer.synapses, strict=True):
+            from_input = count.source == self.network.input
+            ac, mac = _on_chip(count, self.first_layer, self.zeros, from_input)
+            kind = kind_of(synapse)
+            made = {**made, kind: made[kind] + ac, "mac": made["mac"] + mac}
+        return made
+
+    def active_in(self, layer: Layer) -> int | None:
+        """Updates of a layer that had something to do."""
+        if self.active is None:
+            return None
+        if layer.name in self.active:
+            return int(self.active[layer.name].sum())
+        # A Sum emits what it received; an integrator has nothing to do while its membrane is zero.
+        emits = not isinstance(layer.neuron, Spiking)
+        return int(self.fired[layer.name].sum()) if emits else None
+
+    def sent(self, name: str) -> int:
+        """Spikes, or values, of a source that any synapse takes up."""
+        lines = [count.fan_out > 0 for count in self.counts if count.source == name]
+        taken = np.any(lines, axis=0) if lines else np.zeros(1, bool)
+        return int((self.fired[name] * taken).sum())
+
+    def routed(self, name: str) -> tuple[int, int, int, int]:
+        """Messages of a source, their hops along both axes, and those to another chip."""
+        if self.mapping is None:
+            return 0, 0, 0, 0
+        way = self.mapping.routes[name]
+        parts = (way.messages, way.hops_ew, way.hops_ns, way.interchip)
+        messages, east, north, away = (int((self.fired[name] * part).sum()) for part in parts)
+        return messages, east, north, away
+
+    def layer(self, layer: Layer, made: dict[str, NDArray[np.int64]]) -> LayerCounts:
+        """All that one layer does."""
+        work = [count.operations for count in self.counts if count.layer == layer.name]
+        spiking = isinstance(layer.neuron, Spiking)
+        updated = not isinstance(layer.neuron, Sum) or layer.name == self.network.output
+        updates = layer.size * self.steps * self.samples if updated else 0
+        messages, *rest = self.routed(layer.name)
+        totals = {kind: int(counts.sum()) for kind, counts in made.items()}
+        return LayerCounts(
+            layer=layer.name,
+            neurons=layer.size,
+            spikes=int(self.fired[layer.name].sum()) if spiking else 0,
+            synops=sum(int(one.synops.sum()) for one in work),
+            synops_eff=sum(int(one.synops_eff.sum()) for one in work),
+            mac_dense=sum(int(one.mac_dense.sum()) for one in work),
+            mac_nz=sum(int(one.mac_nz.sum()) for one in work),
+            ac=totals["dense"] + totals["conv"] + totals["sparse"],
+            ac_dense=totals["dense"],
+            ac_conv=totals["conv"],
+            mac=totals["mac"],
+            updates=updates,
+            active=self.active_in(layer) if updated else 0,
+            leaky=updates * _decays(layer.neuron),
+            sent=self.sent(layer.name) if spiking else 0,
+            messages=messages if spiking else 0,
+            hops_ew=rest[0] if spiking else 0,
+            hops_ns=rest[1] if spiking else 0,
+            interchip=rest[2] if spiking else 0,
+            graded_messages=0 if spiking else messages,
+        )
+
+    def host(self) -> HostCounts:
+        """What the host does, and what crosses the border."""
+        frames = 1 if self.constant else self.steps
+        fed = [count for count in self.counts if count.source == self.network.input]
+        host_mac = values_in = spikes_in = 0
+        if self.first_layer == "host":
+            counted = self.zeros == "count"
+            made = [c.operations.mac_dense if counted else c.operations.mac_nz for c in fed]
+            host_mac = sum(int((_first(mac) if frames == 1 else mac).sum()) for mac in made)
+            names = {count.layer for count in fed}
+            sizes = (self.network.layer(name).size for name in names)
+            values_in = sum(sizes) * frames * self.samples
+        if self.first_layer == "none":
+            spikes_in = self.routed(self.network.input)[0]
+        output = self.network.layer(self.network.output)
+        spiking = isinstance(output.neuron, Spiking)
+        return HostCounts(
+            mac=host_mac,
+            values_in=values_in,
+            spikes_in=spikes_in,
+            spikes_out=int(self.fired[output.name].sum()) if spiking else 0,
+            values_out=0 if spiking else output.size * self.steps * self.samples,
+        )
 
 
 def run_counts(
     network: Network,
     trace: Trace,
-    counts: Sequence[SynapseCount],
     samples: int,
     first_layer: FirstLayer,
     zeros: Zeros,
+    mapping: Mapping | None,
 ) -> RunCounts:
-    """Sum a run's `synapse_counts` into what the chip and the host are asked for."""
-    load: dict[str, NDArray[np.int64]] = {}
-    layers = []
-    for layer in network.layers:
-        ac = mac = np.zeros(trace.steps, np.int64)
-        for count in counts:
-            if count.layer == layer.name:
-                more = _on_chip(count, first_layer, zeros, count.source == network.input)
-                ac, mac = ac + more[0], mac + more[1]
-        load[layer.name] = ac + mac
-        made = (int(ac.sum()), int(mac.sum()))
-        layers.append(_layer(network, layer, trace, samples, counts, made))
+    """What a run asks of the chip and of the host.
+
+    With a ``mapping`` the network is counted as the chip runs it, relays included, and every spike
+    goes its way over the cores; without one (bare arithmetic) there are no messages.
+    """
+    constant = is_constant(network, trace)
+    fired, active = dict(trace.fired), trace.active
+    if mapping is not None:
+        fired, active = mapping.low.fired(trace), active_of(mapping.low, trace)
+        network = mapping.low.network
+    run = _Run(
+        network,
+        fired,
+        active,
+        synapse_counts(network, fired, samples),
+        mapping,
+        trace.steps,
+        samples,
+        constant,
+        first_layer,
+        zeros,
+    )
+    made = {layer.name: run.by_kind(layer) for layer in network.layers}
     return RunCounts(
-        tuple(layers), _host(network, trace, samples, counts, first_layer, zeros), load
+        tuple(run.layer(layer, made[layer.name]) for layer in network.layers),
+        run.host(),
+        {name: np.sum(list(parts.values()), axis=0) for name, parts in made.items()},
     )

@@ -13,77 +13,20 @@ from fractions import Fraction
 
 from ..errors import RequestError, nearest
 from ..network.contract import Integer
-from ..network.fanout import SynapseCount, dense_macs, synapse_counts
 from ..network.layers import Network
 from ..network.loops import components
 from ..network.trace import Trace
+from .baselines import baselines, break_evens
 from .chip import NUMBER_FORMATS, Chip, Price
 from .counts import FirstLayer, HostCounts, RunCounts, Zeros, first_layer_of, run_counts
 from .mapping import Mapping as CoreMapping
-from .mapping import one_layer_per_core
+from .mapping import map_network
 from .pricing import Line, add, grade, priced, unpriced
-from .report import Ann, EnergyReport, HostTerm, Total
-from .timing import depths, static_terms, step_time
+from .report import EnergyReport, HostTerm
+from .terms import lines_of
+from .timing import static_terms, step_time
 
 Prices = dict[str, Price]
-_GRADED_MACS = "multiply-accumulates on graded values"
-
-
-def _davies(counts: RunCounts, prices: Prices) -> list[Line]:
-    """Synaptic operations, updates and messages; graded values have no price here."""
-    layers = counts.layers
-    updates = sum(layer.updates for layer in layers)
-    active = [layer.active for layer in layers if layer.active is not None]
-    act, inact = prices.get("update_act_pj"), prices.get("update_inact_pj")
-    lines = [
-        Line(
-            "synops",
-            "synaptic operations",
-            sum(layer.ac for layer in layers),
-            priced(prices.get("synop_pj")),
-        )
-    ]
-    if len(active) == len(layers):
-        idle = updates - sum(active)
-        lines += [
-            Line("updates_active", "updates with a current or spike", sum(active), priced(act)),
-            Line("updates_inactive", "updates without either", idle, priced(inact)),
-        ]
-    else:
-        what = "updates; it is not known how many were active"
-        lines.append(Line("updates", what, updates, priced(inact, act)))
-    messages = sum(layer.messages for layer in layers)
-    graded = sum(layer.graded_messages for layer in layers)
-    return [
-        *lines,
-        Line(
-            "messages",
-            "spikes sent to a core, within a tile",
-            messages,
-            priced(prices.get("spike_tile_pj")),
-        ),
-        Line("macs", _GRADED_MACS, sum(layer.mac for layer in layers), ()),
-        Line("graded_messages", "graded values sent to a core", graded, ()),
-    ]
-
-
-def _ac_mac(counts: RunCounts, prices: Prices) -> list[Line]:
-    """Arithmetic alone: an addition per spike and synapse, a MAC per graded value and weight."""
-    acs, macs = (sum(getattr(layer, k) for layer in counts.layers) for k in ("ac", "mac"))
-    return [
-        Line("acs", "accumulates, one per spike and synapse", acs, priced(prices.get("ac_pj"))),
-        Line("macs", _GRADED_MACS, macs, priced(prices.get("mac_pj"))),
-    ]
-
-
-def _all_in(counts: RunCounts, prices: Prices) -> list[Line]:
-    """One price that holds everything."""
-    acs, macs = (sum(getattr(layer, k) for layer in counts.layers) for k in ("ac", "mac"))
-    what = "synaptic operations, everything included"
-    return [
-        Line("synops", what, acs, priced(prices.get("synop_pj"))),
-        Line("macs", _GRADED_MACS, macs, ()),
-    ]
 
 
 def _activity_range(lines: Sequence[Line], prices: Prices) -> tuple[float, float] | None:
@@ -129,37 +72,8 @@ def _number_format(network: Network, chip: Chip, asked: str | None) -> str:
     return form
 
 
-def _ann(network: Network, chip: Chip, prices: Prices, steps: int, samples: int, snn: Total) -> Ann:
-    macs = sum(dense_macs(network).values())
-    bits = steps.bit_length()  # ceil(log2(steps + 1))
-    price = prices.get("mac_pj")
-    if price is None:
-        reason = f"chip '{chip.name}' has no price for a multiply-accumulate"
-        return Ann(macs, bits, None, reason, None)
-    line = Line("macs", "multiply-accumulates", macs * samples, (price,))
-    total = line.cost().total(samples, grade([line]), "")
-    own, other = snn.all_samples.value, total.all_samples.value
-    ratio = own / other if own is not None and other and not snn.label else None
-    return Ann(macs, bits, total, "", ratio)
-
-
-def _lines(chip: Chip, counts: RunCounts, prices: Prices) -> list[Line]:
-    if chip.scope == "all_in":
-        return _all_in(counts, prices)
-    return _ac_mac(counts, prices) if chip.model == "ac_mac" else _davies(counts, prices)
-
-
-def _mapping(
-    network: Network, chip: Chip, synapses: Sequence[SynapseCount], first_layer: FirstLayer
-) -> CoreMapping:
-    """One layer per core; bare arithmetic has no cores."""
-    if chip.model == "ac_mac":
-        return CoreMapping((), (), (), 0, 1)
-    return one_layer_per_core(network, chip, synapses, first_layer == "host")
-
-
 def _assumptions(
-    network: Network, mapping: CoreMapping, zeros: Zeros, uneven: bool
+    network: Network, mapping: CoreMapping | None, chip: Chip, zeros: Zeros
 ) -> tuple[str, ...]:
     lines = [
         "stored zeros cost like any other value"
@@ -167,38 +81,71 @@ def _assumptions(
         else "zero weights and zero graded values cost nothing",
         "the ANN of the same shape has an accuracy of its own, which is not known here",
     ]
-    if mapping.cores:
-        lines += [
-            "one layer on each core, all cores in one tile: no hops",
-            "convolutions are unrolled into single synapses",
+    if mapping is None:
+        return tuple(lines)
+    cores = "core" if len(mapping.cores) == 1 else "cores"
+    lines.append(
+        f"{len(mapping.cores):,} {cores} by our own partitioner, an estimate; none holds two layers"
+        if chip.limits.cores != 1
+        else "one core holds every layer"
+    )
+    lines.append(
+        "spikes go along rows and columns of tiles"
+        + (", on a grid that no source states" if chip.limits.grid and chip.limits.grid.assumed
+           else "")
+        if mapping.hops
+        else "no hops: the chip's file has no grid of tiles"
+    )  # fmt: skip
+    lines.append(
+        "a core stores a convolution's kernel once"
+        if chip.limits.conv_sharing
+        else "convolutions are unrolled into single synapses"
+    )
+    if chip.limits.pipelined:
+        lines.append(
             "an isolated sample takes one more step for each layer of synapses; updates in those "
-            "steps are not counted",
-        ]
-        if not isinstance(network.contract.arithmetic, Integer):
-            lines.append(f"weights are stored in {mapping.weight_bits} bits")
-        if mapping.chips > 1:
-            lines.append(
-                f"{mapping.chips} chips; messages between them are priced as within a tile"
-            )
-        if any(len(group) > 1 for group in components(network)):
-            lines.append("a loop of several layers takes one step, as in the network")
-        if uneven:
-            lines.append("paths differ in length; the relay neurons they need are not counted")
+            "steps are not counted"
+        )
+    if not isinstance(network.contract.arithmetic, Integer):
+        lines.append(f"weights are stored in {mapping.weight_bits} bits")
+    if mapping.low.relays:
+        count = sum(mapping.low.network.layer(name).size for name in mapping.low.relays)
+        lines.append(
+            f"paths differ in length: {count:,} relay neurons hold spikes back, and are counted"
+        )
+    if mapping.chips > 1:
+        lines.append(
+            f"{mapping.chips} chips in a row; hops of messages between them are not counted"
+        )
+    if any(len(group) > 1 for group in components(network)):
+        lines.append("a loop of several layers takes one step, as in the network")
+    if mapping.mixed:
+        names = ", ".join(f"'{name}'" for name in mapping.mixed)
+        lines.append(f"synapses of {names} mix axes: their messages are an upper bound")
     return tuple(lines)
 
 
 def _notes(chip: Chip, counts: RunCounts) -> tuple[str, ...]:
     notes = list(chip.notes)
-    if any(layer.active is None for layer in counts.layers) and "update_act_pj" in chip.energy.get(
-        "", {}
-    ):
+    unknown = any(layer.active is None for layer in counts.layers)
+    if unknown and chip.model in ("davies", "soma"):
         notes.append(
             "the run did not record which updates were active: the bounds go from all inactive "
             "to all active"
         )
-    if "static_chip_mw" not in chip.power and chip.scope == "per_term":
-        notes.append("static power: no price in the chip file")
+    if chip.scope == "per_term":
+        if "static_chip_mw" not in chip.power:
+            notes.append("static power: no price in the chip file")
+        elif "step_us" not in chip.time:
+            notes.append("length of a free step: no figure in the chip file")
     return tuple(notes)
+
+
+def plan(network: Network, chip: Chip, first_layer: FirstLayer) -> CoreMapping | None:
+    """The mapping that a run is priced by; None for bare arithmetic, which has no cores."""
+    if chip.model in ("ac_mac", "memory"):
+        return None
+    return map_network(network, chip, first_layer == "host")
 
 
 def energy(
@@ -211,6 +158,7 @@ def energy(
     number_format: str | None = None,
     samples: int | None = None,
     throttled_us: int = 1000,
+    mapping: CoreMapping | None = None,
 ) -> EnergyReport:
     """Price a run on a chip.
 
@@ -220,28 +168,40 @@ def energy(
     same at every step. ``zeros``: ``skip`` leaves zero weights and zero inputs out.
     ``number_format``: of the prices, fp32, fp16 or int8, where the chip file has them; by default
     int8 for an integer network, else fp32. ``throttled_us``: the slow step that static power is
-    also given for. Raises RequestError (E_FIRST_LAYER, E_FORMAT, E_REQUEST, E_TRACE).
+    also given for. ``mapping``: of a run of this network before, as `plan` makes it; it does not
+    depend on what fired. Raises RequestError (E_FIRST_LAYER, E_FORMAT, E_NO_PRICE, E_REQUEST,
+    E_TRACE).
     """
     samples = trace.samples if samples is None else samples
     _check(zeros, samples, throttled_us)
+    if chip.model == "limits":
+        raise RequestError(
+            "E_NO_PRICE",
+            f"chip '{chip.name}' can be mapped and not priced: no energy of an operation is "
+            "published for it",
+        )
     form = _number_format(network, chip, number_format)
-    default: FirstLayer = "once" if chip.model == "ac_mac" else "host"
+    default: FirstLayer = "once" if chip.model in ("ac_mac", "memory") else "host"
     where = first_layer_of(network, trace, first_layer, default)
-    synapses = synapse_counts(network, trace.fired, samples)
-    counts = run_counts(network, trace, synapses, samples, where, zeros)
+    mapping = plan(network, chip, where) if mapping is None else mapping
+    counts = run_counts(network, trace, samples, where, zeros, mapping)
     prices = dict(chip.energy.get(form, {}))
-    lines = _lines(chip, counts, prices)
-    mapping = _mapping(network, chip, synapses, where)
-    depth, uneven = depths(network, where)
-    host = _host(counts.host, border=bool(mapping.cores))
-    missing = (*unpriced(lines), *(term.name for term in host))
-    label = "unmapped, at least" if mapping.unmapped else ""
+    lines = lines_of(chip, network, counts, prices)
+    host = _host(counts.host, border=mapping is not None)
+    missing = (*dict.fromkeys(unpriced(lines)), *(term.name for term in host))
+    cores, broken = (mapping.layers(), mapping.unmapped) if mapping else ((), ())
+    label = "unmapped, at least" if broken else ""
     cost = add(lines)
-    partial = missing or cost.value is None or (uneven and mapping.cores)
-    dynamic = cost.total(samples, grade(lines), label or ("at least" if partial else ""))
-    unmapped = {excess.layer for excess in mapping.unmapped}
-    time = step_time(chip, network, counts.load, samples, unmapped)
-    modes = {"stream": trace.steps, "isolated": trace.steps + depth}
+    dynamic = cost.total(
+        samples, grade(lines), label or ("at least" if missing or cost.value is None else "")
+    )
+    time = step_time(chip, mapping, counts.load, samples) if mapping else None
+    modes = {"stream": trace.steps}
+    if chip.limits.pipelined and mapping:
+        modes["isolated"] = trace.steps + mapping.low.depth
+    chips = mapping.chips if mapping else 1
+    against = baselines(network, chip, form, trace.steps, samples, dynamic)
+    emitted = {layer.layer: layer.spikes for layer in counts.layers}
     return EnergyReport(
         chip=chip.name,
         title=chip.title,
@@ -255,16 +215,46 @@ def energy(
         terms=tuple(line.term(chip) for line in lines if line.count),
         dynamic=dynamic,
         activity_range=_activity_range(lines, prices),
-        static=tuple(static_terms(chip, time, throttled_us, modes, samples, mapping.chips, label)),
+        static=tuple(static_terms(chip, time, throttled_us, modes, samples, chips, label)),
         host=host,
-        ann=_ann(network, chip, prices, trace.steps, samples, dynamic),
-        cores=mapping.cores,
-        unmapped=mapping.unmapped,
-        unchecked=mapping.unchecked,
+        ann=against[0],
+        baselines=against,
+        break_even=break_evens(network, chip, prices, emitted, trace.steps, samples),
+        cores=cores,
+        chips=chips,
+        unmapped=broken,
+        unchecked=mapping.unchecked if mapping else (),
         unpriced=missing,
-        assumptions=_assumptions(network, mapping, zeros, uneven),
+        assumptions=_assumptions(network, mapping, chip, zeros),
         notes=_notes(chip, counts),
     )
+
+
+def ratio(one: EnergyReport, other: EnergyReport, force: bool = False) -> tuple[float, str]:
+    """Dynamic energy of one report over another's, and what must be said with it.
+
+    Joules of two chip files differ in process, in what is counted and in how it was found, so that
+    their ratio says little: refused unless forced. Raises RequestError (E_RATIO).
+    """
+    own, its = one.dynamic.per_inference.value, other.dynamic.per_inference.value
+    for report, value in ((one, own), (other, its)):
+        if value is None or report.dynamic.label:
+            raise RequestError(
+                "E_RATIO",
+                f"the energy on '{report.chip}' is {report.dynamic.label or 'not known'}: without "
+                f"{', '.join(report.unpriced) or 'a mapping'} there is no total to divide",
+            )
+    same = (one.chip, one.number_format) == (other.chip, other.number_format)
+    if not same and not force:
+        raise RequestError(
+            "E_RATIO",
+            f"the energies are of different price lists, '{one.chip} {one.number_format}' "
+            f"and '{other.chip} {other.number_format}': their ratio says little, and is made only "
+            "when forced",
+        )
+    if own is None or not its:
+        raise RequestError("E_RATIO", f"the energy on '{other.chip}' is 0: nothing to divide by")
+    return own / its, "" if same else f"forced: {one.title}, over {other.title}"
 
 
 def _check(zeros: str, samples: int, throttled_us: int) -> None:

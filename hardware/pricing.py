@@ -36,13 +36,14 @@ class Cost:
 @dataclass(frozen=True)
 class Line:
     """A count and its price: none when it is not published, two when it is not known which holds
-    for how many.
+    for how many. ``maybe``: it is not known how many of ``count`` there were.
     """
 
     name: str
     what: str
     count: int
     prices: tuple[Price, ...]
+    maybe: bool = False
 
     def cost(self) -> Cost:
         """What the count costs."""
@@ -51,10 +52,11 @@ class Line:
         if not self.prices:
             return Cost(None, Fraction(0), Fraction(0), None)
         values = [self.count * Fraction(price.value) for price in self.prices]
+        low = self.count * min(Fraction(price.low) for price in self.prices)
         return Cost(
-            values[0] if len(values) == 1 else None,
-            min(values),
-            self.count * min(Fraction(price.low) for price in self.prices),
+            values[0] if len(values) == 1 and not self.maybe else None,
+            Fraction(0) if self.maybe else min(values),
+            Fraction(0) if self.maybe else low,
             self.count * max(Fraction(price.high) for price in self.prices),
         )
 
@@ -110,10 +112,9 @@ def unpriced(lines: Sequence[Line]) -> list[str]:
 
 def prices_used(chip: Chip, prices: Sequence[Price]) -> tuple[PriceUsed, ...]:
     """Prices with their keys in the chip file and the text of their sources."""
-    keys = {id(price): key for key, price in chip.prices().items()}
     return tuple(
         PriceUsed(
-            keys[id(price)],
+            price.key,
             float(price.value),
             float(price.low),
             float(price.high),

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .counts import LayerCounts
-from .mapping import CoreUse, Excess
+from .cutting import Excess
+from .mapping import LayerUse
 
 
 @dataclass(frozen=True)
@@ -91,19 +92,36 @@ class StaticTerm:
 
 @dataclass(frozen=True)
 class Ann:
-    """The ANN of the same shape on the same chip file: one MAC for every weight and element.
+    """An ANN of the same shape on the same chip file: one MAC for every weight and element.
 
     ``macs`` of one inference; ``total`` None with a ``reason`` when the chip has no price for a
     MAC. ``partner_bits``: activation bits of the quantised ANN that a rate code of T steps is to
-    be held against, ceil(log2(T+1)) (Yan et al., arXiv:2409.08290). ``snn_over_ann``: ratio of
-    both dynamic energies, None unless both are complete.
+    be held against, ceil(log2(T+1)) (Yan et al., arXiv:2409.08290). ``reuse``, where a memory is
+    priced: ``none``, every product fetches its weight and its input; ``full``, each is fetched
+    once. ``snn_over_ann``: ratio of both dynamic energies, None unless both are complete.
     """
 
+    name: str
     macs: int
     partner_bits: int
+    reuse: str
     total: Total | None
     reason: str
     snn_over_ann: float | None
+
+
+@dataclass(frozen=True)
+class BreakEven:
+    """Spikes of each input element of a layer in one inference: ``spikes`` as they were,
+    ``even`` at which the layer would cost what the ANN's does (None: at none), ``margin``: how
+    many times as many there could be. ``reuse``: of the ANN, as in `Ann`.
+    """
+
+    layer: str
+    reuse: str
+    spikes: float
+    even: float | None
+    margin: float | None
 
 
 @dataclass(frozen=True)
@@ -111,8 +129,8 @@ class EnergyReport:
     """What a run costs on a chip, by count and price. ``dynamic`` is the chip's own work; static
     power and the host stand apart and are never added to it.
 
-    ``activity_range``: pJ of ``dynamic`` over all samples at the prices' own values, were every
-    update inactive and were every update active.
+    ``ann`` is the first of ``baselines``. ``activity_range``: pJ of ``dynamic`` over all samples
+    at the prices' own values, were every update inactive and were every update active.
     """
 
     chip: str
@@ -130,7 +148,10 @@ class EnergyReport:
     static: tuple[StaticTerm, ...]
     host: tuple[HostTerm, ...]
     ann: Ann
-    cores: tuple[CoreUse, ...]
+    baselines: tuple[Ann, ...]
+    break_even: tuple[BreakEven, ...]
+    cores: tuple[LayerUse, ...]
+    chips: int
     unmapped: tuple[Excess, ...]
     unchecked: tuple[str, ...]
     unpriced: tuple[str, ...]

@@ -6,16 +6,15 @@ synaptic operations and its neuron updates one after the other. The whole chip l
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..network.layers import Network
 from .chip import Chip, Price
-from .counts import FirstLayer
+from .mapping import Mapping as CoreMapping
 from .pricing import Cost, prices_used, weakest
 from .report import StaticTerm
 
@@ -33,38 +32,17 @@ class StepTime:
     prices: tuple[Price, ...]
 
 
-def depths(network: Network, first_layer: FirstLayer) -> tuple[int, bool]:
-    """(steps a spike needs from the first layer to the last, whether paths differ in length).
-
-    Each layer of synapses costs one step; currents of a graded input cost none. A layer whose
-    sources differ in depth needs relay neurons on the shorter path.
-    """
-    depth: dict[str, int] = {}
-    uneven = False
-    for layer in network.layers:
-        arrivals = {depth[s.source] + 1 for s in layer.synapses if s.source in depth}
-        if first_layer == "none" and any(s.source == network.input for s in layer.synapses):
-            arrivals.add(1)
-        uneven = uneven or len(arrivals) > 1
-        depth[layer.name] = max(arrivals, default=0)
-    return depth[network.output], uneven
-
-
 def _bounds(price: Price) -> Bounds:
     return Fraction(price.value), Fraction(price.low), Fraction(price.high)
 
 
 def step_time(
-    chip: Chip,
-    network: Network,
-    load: Mapping[str, NDArray[np.int64]],
-    samples: int,
-    unmapped: Collection[str],
+    chip: Chip, mapping: CoreMapping, load: Mapping[str, NDArray[np.int64]], samples: int
 ) -> StepTime | None:
     """Mean step of a run, None when the chip file has no ``step_us``.
 
-    ``load``: synaptic operations per layer and step over all ``samples``, int64 (T,). Layers in
-    ``unmapped`` would be cut over several cores: they are left out.
+    ``load``: synaptic operations per layer and step over all ``samples``, int64 (T,); a layer's
+    cores are taken to share them evenly. Layers that do not fit are left out.
     """
     measured = chip.time.get("step_us")
     if measured is None:
@@ -72,15 +50,18 @@ def step_time(
     plain = StepTime(_bounds(measured), (measured,))
     parts = [chip.time.get(key) for key in ("barrier_ns", "synop_ns", "update_ns")]
     barrier, synop, update = parts
-    layers = [layer for layer in network.layers if layer.name not in unmapped]
+    unmapped = {excess.layer for excess in mapping.unmapped}
+    layers = [layer for layer in mapping.layers() if layer.layer not in unmapped]
     if barrier is None or synop is None or update is None or not layers:
         return plain
-    steps = len(load[layers[0].name])
+    steps = len(load[layers[0].layer])
+    busiest = [-(-layer.neurons // layer.cores) for layer in layers]
     modelled: list[Fraction] = []
     for b, s, u in zip(_bounds(barrier), _bounds(synop), _bounds(update), strict=True):
         total = sum(
             max(
-                Fraction(int(load[layer.name][t]), samples) * s + layer.size * u for layer in layers
+                Fraction(int(load[layer.layer][t]), samples * layer.cores) * s + neurons * u
+                for layer, neurons in zip(layers, busiest, strict=True)
             )
             for t in range(steps)
         )
@@ -89,6 +70,22 @@ def step_time(
     if value == plain.us[0]:
         return StepTime((value, low, high), plain.prices)
     return StepTime((value, low, high), (barrier, synop, update))
+
+
+def static_power(chip: Chip) -> tuple[tuple[Price, ...], Bounds]:
+    """Power of a chip that does nothing, mW, and the prices it stands on: what leaks and, where it
+    is published, what the clock draws. No prices without a published static power.
+    """
+    leak = chip.power.get("static_chip_mw")
+    rate, clock = chip.power.get("clock_mw_per_mhz"), chip.time.get("clock_mhz")
+    if leak is None:
+        return (), (Fraction(0), Fraction(0), Fraction(0))
+    if rate is None or clock is None:
+        return (leak,), _bounds(leak)
+    value, low, high = (
+        a + b * c for a, b, c in zip(_bounds(leak), _bounds(rate), _bounds(clock), strict=True)
+    )
+    return (leak, rate, clock), (value, low, high)
 
 
 def static_terms(
@@ -104,8 +101,8 @@ def static_terms(
 
     None of it without a published static power.
     """
-    power = chip.power.get("static_chip_mw")
-    if power is None:
+    power, drawn = static_power(chip)
+    if not power:
         return []
     floor = Fraction(throttled_us)
     clocks: list[tuple[str, Bounds, tuple[Price, ...]]] = []
@@ -118,8 +115,8 @@ def static_terms(
     for mode, steps in modes.items():
         for clock, us, prices in clocks:
             scale = _PJ_PER_MW_US * chips * steps * samples
-            value, low, high = (scale * p * u for p, u in zip(_bounds(power), us, strict=True))
-            used = (power, *prices)
+            value, low, high = (scale * p * u for p, u in zip(drawn, us, strict=True))
+            used = (*power, *prices)
             total = Cost(value, value, low, high).total(samples, weakest(used), label)
             length = (float(us[0]), float(us[1]), float(us[2]))
             terms.append(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RequestError, nearest
-from .check_integer import check_integer
+from .check_integer import OnOverflow, check_integer
 from .contract import Integer
 from .graph import legal_name
 from .layers import (
@@ -39,9 +39,10 @@ from .shapes import shape_after
 Level = Literal["float", "integer"]
 
 
-def check(network: Network, level: Level = "float") -> None:
+def check(network: Network, level: Level = "float", overflow: OnOverflow = "refuse") -> None:
     """Raise RequestError for the first thing that does not hold; it names layer, value and limit.
 
+    ``overflow``: at level ``integer``, refuse what could overflow or let runs count it.
     E_NAME, E_LAYER (sources, output), E_SHAPE, E_VALUE, E_DTYPE; at level ``integer`` also E_RANGE
     and E_UNSUPPORTED.
     """
@@ -65,7 +66,7 @@ def check(network: Network, level: Level = "float") -> None:
             f"{nearest(network.output, network.by_name)}",
         )
     if level == "integer":
-        check_integer(network)
+        check_integer(network, overflow)
 
 
 def _all_names(network: Network) -> Iterator[str]:

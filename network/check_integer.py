@@ -1,22 +1,23 @@
 """Level integer of `check`: what a Loihi-style chip can hold, and that nothing can overflow.
 
 Weights on the step of their bits and sign mode, biases a mantissa times a power of two,
-thresholds and decays in their fields; then, from the positive and negative sums of every neuron
-over its real borders, that the synaptic sum never wraps, the membrane never saturates below (above
-it fires and is reset) and a read-out never saturates within the contract's steps.
+thresholds and decays in their fields; then, as `overflow` bounds them, that no sum or current
+wraps and no membrane or read-out saturates within the contract's steps, unless overflows are
+counted instead. That a neuron fires at its threshold (``ge``) or subtracts it is legal here: these
+are integers that a programmable chip can run, and what cannot (Lava, the first Loihi) refuses them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RequestError
-from .bounds import Bounds, bias_sums, step_bounds, term_sums
+from ..errors import RequestError, nearest
+from .bounds import Bounds, bias_sums
 from .contract import Contract, Integer
-from .dynamics import DECAY_UNITS, V_MAX, WEIGHT_SHIFT
+from .dynamics import DECAY_UNITS, WEIGHT_SHIFT
 from .layers import (
     AvgPool,
     Conv,
@@ -34,7 +35,6 @@ from .loihi import (
     BIAS_EXPONENT_MAX,
     MANTISSA_MAX,
     MANTISSA_MIN,
-    SUM_MAX,
     THRESHOLD_MAX,
     WEIGHT_MAX,
     WEIGHT_MIN,
@@ -42,8 +42,22 @@ from .loihi import (
     sign_mode,
     weight_step,
 )
-from .neurons import IF, LI, LIF, CubaLI, CubaLIF, Sum, Threshold, decay_of, is_driven
+from .neurons import (
+    IF,
+    LI,
+    LIF,
+    CubaLI,
+    CubaLIF,
+    Resetting,
+    Sum,
+    Threshold,
+    decay_of,
+    is_driven,
+)
+from .overflow import beyond_32_bits, overflows, told
 from .support import Recurrent, Table, refuse_unsupported
+
+OnOverflow = Literal["refuse", "count"]
 
 _NUMBERS = "what it emits are numbers, and a chip's neurons emit spikes"
 
@@ -58,8 +72,13 @@ TABLE: Table = {
 }
 
 
-def check_integer(network: Network) -> None:
-    """Raise RequestError (E_RANGE, E_UNSUPPORTED) for the first value a chip cannot hold."""
+def check_integer(network: Network, overflow: OnOverflow = "refuse") -> None:
+    """Raise RequestError (E_RANGE, E_UNSUPPORTED) for the first value a chip cannot hold.
+
+    ``overflow``: refuse, with the neuron and what drives it there, a network that some input can
+    make overflow; or count: let it pass, its runs count what happens (`Trace.overflows`). Sums
+    that 32 bits cannot hold are refused either way.
+    """
     arithmetic = network.contract.arithmetic
     if not isinstance(arithmetic, Integer):
         raise RequestError(
@@ -68,28 +87,24 @@ def check_integer(network: Network) -> None:
         )
     refuse_unsupported(network, "integers cannot hold", TABLE)
     _contract(network, network.contract, arithmetic)
-    sums = term_sums(network)
     for layer in network.layers:
         _neuron(layer)
         if layer.name not in arithmetic.host_scale:
             for synapse in layer.synapses:
                 _synapse(layer, synapse, arithmetic.weight_bits)
-            biases = bias_sums(network, layer)
-            _bias(layer, biases, arithmetic)
-            _sum_fits(layer, sums[layer.name], biases)
-        bounds = step_bounds(arithmetic, layer, sums[layer.name])
-        if isinstance(layer.neuron, LIF | IF):
-            _membrane_fits(layer, layer.neuron, bounds[1], network.contract.steps)
-        elif layer.name == network.output:
-            _readout_fits(layer, bounds, network.contract.steps)
+            _bias(layer, bias_sums(network, layer), arithmetic)
+    if overflow == "refuse" and (found := overflows(network)):
+        raise RequestError("E_RANGE", f"{told(network, found[0])}; use smaller weights")
+    if too_large := beyond_32_bits(network):
+        raise RequestError("E_RANGE", f"{too_large}; use smaller weights or exponents")
 
 
 def _contract(network: Network, contract: Contract, arithmetic: Integer) -> None:
-    if contract.compare != "gt" or contract.reset != "value":
+    if contract.late_reset:
         raise RequestError(
             "E_UNSUPPORTED",
-            f"the contract says compare {contract.compare} and reset {contract.reset}; a Loihi "
-            "neuron fires at v > threshold (gt) and is reset to a value",
+            "the contract says that a spike subtracts its threshold one step later; integers do "
+            "it in the step of the spike (same_step)",
         )
     if not 1 <= arithmetic.weight_bits <= 8:
         raise RequestError("E_RANGE", f"weights of {arithmetic.weight_bits} bits; expected 1 to 8")
@@ -111,6 +126,17 @@ def _contract(network: Network, contract: Contract, arithmetic: Integer) -> None
                 f"layer '{name}' gets its current from the host at scale {scale}; expected a "
                 "scale of 1 to 2^31 and a bias exponent",
             )
+    summed = {
+        operation.name
+        for layer, _, operation in network.operations()
+        if isinstance(operation, Dense | Conv) and layer.name not in arithmetic.host_scale
+    }
+    for name in arithmetic.weight_exponents.keys() - summed:
+        raise RequestError(
+            "E_LAYER",
+            f"the contract's arithmetic gives '{name}' an exponent, which is no dense map or "
+            f"convolution in integers{nearest(name, summed)}",
+        )
 
 
 def _first(values: NDArray[Any], bad: NDArray[np.bool_]) -> str:
@@ -179,21 +205,9 @@ def _bias(layer: Layer, terms: Bounds, arithmetic: Integer) -> None:
         )
 
 
-def _sum_fits(layer: Layer, bounds: Bounds, biases: Bounds) -> None:
-    for whole, bias in zip(bounds, biases, strict=True):
-        total = whole - bias
-        bad = total > SUM_MAX
-        if bad.any():
-            raise RequestError(
-                "E_RANGE",
-                f"layer '{layer.name}' can reach a synaptic sum of {_first(total, bad)}; expected "
-                f"at most {SUM_MAX}, above it the current wraps; use smaller weights",
-            )
-
-
 def _neuron(layer: Layer) -> None:
     neuron = layer.neuron
-    if not isinstance(neuron, LIF | IF):
+    if not isinstance(neuron, Resetting):
         return
     threshold = neuron.threshold
     bad = (threshold != np.rint(threshold)) | (threshold > THRESHOLD_MAX) | (threshold < 0)
@@ -215,37 +229,15 @@ def _neuron(layer: Layer) -> None:
             f"layer '{layer.name}' has a gain or a leak; expected gain 1 and leak 0, fold them "
             "into its weights and biases",
         )
-    units = decay_of(neuron).astype(np.float64) * DECAY_UNITS
-    bad = units != np.rint(units)
-    if bad.any():
-        raise RequestError(
-            "E_RANGE",
-            f"layer '{layer.name}' has the decay {_first(units / DECAY_UNITS, bad)}; expected a "
-            f"multiple of 1/{DECAY_UNITS}",
-        )
-
-
-def _membrane_fits(layer: Layer, neuron: LIF | IF, lowest: NDArray[np.float64], steps: int) -> None:
-    """Saturation below changes states; above, a saturated membrane fires and is reset."""
-    if isinstance(neuron, LIF):
-        reach = lowest / (1 - neuron.decay.astype(np.float64))
-    else:
-        reach = lowest * steps
-    bad = reach > V_MAX
-    if bad.any():
-        raise RequestError(
-            "E_RANGE",
-            f"layer '{layer.name}' can reach the membrane {_first(-reach, bad)}; expected at least "
-            f"{-V_MAX}, below it saturates; use smaller weights",
-        )
-
-
-def _readout_fits(layer: Layer, bounds: Bounds, steps: int) -> None:
-    total = np.maximum(*bounds) * steps
-    bad = total > V_MAX
-    if bad.any():
-        raise RequestError(
-            "E_RANGE",
-            f"the read-out '{layer.name}' can add up to {_first(total, bad)} in {steps} steps; "
-            f"expected at most {V_MAX}; use smaller weights",
-        )
+    decays = {"decay": decay_of(neuron)}
+    if isinstance(neuron, CubaLIF):
+        decays["synaptic decay"] = neuron.synaptic_decay
+    for name, decay in decays.items():
+        units = decay.astype(np.float64) * DECAY_UNITS
+        bad = units != np.rint(units)
+        if bad.any():
+            raise RequestError(
+                "E_RANGE",
+                f"layer '{layer.name}' has the {name} {_first(units / DECAY_UNITS, bad)}; expected "
+                f"a multiple of 1/{DECAY_UNITS}",
+            )

@@ -13,7 +13,8 @@ Float: ``u = decay*v + drive`` is a rounded product, then a rounded sum, never f
 and `Cell.membrane` and `Cell.settle` put these together for whoever has a `Cell`.
 Integer: Loihi's fixed-point step as Lava 0.10 computes it (`PyLifModelBitAcc`): 24-bit current
 with one wrap, saturating membrane, decays in units of 1/4096 rounded toward zero; an `IntegerCell`
-puts it together. Beyond Lava it can fire at the threshold itself and subtract the threshold.
+puts it together. Beyond Lava and the first Loihi it can fire at the threshold itself (``ge``) and
+subtract the threshold, as a chip with programmable neurons could.
 """
 
 from __future__ import annotations
@@ -142,12 +143,22 @@ def _times(x: Any, factor: Any) -> Any:
 def loihi_current(u: Any, synaptic_sum: Any, du: Any) -> Any:
     """Integer current u, int64: decays by du/4096 (du = 4095 keeps nothing), adds the shifted
     sum, wraps once into (-2^23, 2^23]."""
-    u = _times(u, 4096 - (du + 1)) + (synaptic_sum << WEIGHT_SHIFT)
+    return _wrapped(_gathered(u, synaptic_sum, du))
+
+
+def _gathered(u: Any, synaptic_sum: Any, du: Any) -> Any:
+    return _times(u, 4096 - (du + 1)) + (synaptic_sum << WEIGHT_SHIFT)
+
+
+def _wrapped(u: Any) -> Any:
     return u - (u > 2**23) * 2**24 + (u <= -(2**23)) * 2**24
 
 
 def loihi_integrate(v: Any, u: Any, bias: Any, dv: Any) -> Any:
-    """Integer membrane before the decision, int64; ``bias`` in membrane units (not shifted)."""
+    """Integer membrane before the decision, int64; ``bias`` in membrane units (not shifted).
+
+    It saturates at `V_MAX` on both sides.
+    """
     v = _times(v, 4096 - dv) + u + bias
     return v - (v > V_MAX) * (v - V_MAX) - (v < -V_MAX) * (v + V_MAX)
 
@@ -202,6 +213,20 @@ class IntegerCell:
         """
         i = loihi_current(state.i, synaptic_sum, self.du)
         return State(loihi_integrate(state.v, i, bias, self.dv), i)
+
+    def lost(self, state: State, synaptic_sum: Any, bias: Any) -> Any:
+        """How many of a neuron's two states leave their range in the step of `membrane`, int64.
+
+        A current that wraps counts, and a membrane that saturates, but not one above a threshold
+        that it is reset from.
+        """
+        gathered = _gathered(state.i, synaptic_sum, self.du)
+        i = _wrapped(gathered)
+        v = _times(state.v, DECAY_UNITS - self.dv) + i + bias
+        above = v > V_MAX
+        if self.contract.reset == "value":
+            above = above & ~self.decide(above * V_MAX)
+        return (gathered != i) * 1 + (v < -V_MAX) * 1 + above * 1
 
     def decide(self, v: Any) -> Any:
         """Spikes (bool) of the membrane before the decision."""

@@ -170,10 +170,13 @@ class _Walk:
                 )
         dtype = self._dtype(item, place)
         self._allow(item, place, shape, dtype)
+        if dtype.kind in "OS":
+            self._count(place, shape)
         if dtype.kind == "O":
             return self._strings(item, place, shape)
         with _reading(self.path, place):
-            return np.asarray(item[()], dtype)
+            values = np.asarray(item[()], dtype)
+        return self._texts(values.ravel().tolist(), place, shape) if dtype.kind == "S" else values
 
     def _dtype(self, item: Any, place: str) -> np.dtype[Any]:
         try:
@@ -183,7 +186,8 @@ class _Walk:
                 "E_DTYPE", place, f"has a type numpy does not know ({error})"
             ) from None
         text = h5py.check_string_dtype(dtype) if dtype.kind == "O" else None
-        if dtype.kind not in "fiub" and (text is None or text.length is not None):
+        fixed = dtype.kind == "S" and dtype.itemsize <= self.limits.name_bytes
+        if dtype.kind not in "fiub" and not fixed and (text is None or text.length is not None):
             raise self.error("E_DTYPE", place, f"has dtype {dtype}; expected numbers or texts")
         return dtype
 
@@ -219,11 +223,14 @@ class _Walk:
                 f"claims {size} bytes of which {stored} are stored; no compression does that",
             )
 
-    def _strings(self, item: Any, place: str, shape: tuple[int, ...]) -> Value:
-        """A text, or an object array of texts."""
+    def _count(self, place: str, shape: tuple[int, ...]) -> None:
         count, most = math.prod(shape), 2 * self.limits.edges
         if count > most:
             raise self.error("E_LIMIT", place, f"holds {count} texts; expected {most} at most")
+
+    def _strings(self, item: Any, place: str, shape: tuple[int, ...]) -> Value:
+        """Texts of any length: references into the heap."""
+        count = math.prod(shape)
         if not count:
             return np.empty(shape, object)
         with _reading(self.path, place):
@@ -236,13 +243,17 @@ class _Walk:
             raw = self.heap.texts(offset, count, longest)
         except HeapError as error:
             raise self.error(error.code, place, f"is refused: {error}") from error
+        return self._texts(raw, place, shape)
+
+    def _texts(self, raw: list[bytes], place: str, shape: tuple[int, ...]) -> Value:
+        """A text, or an object array of texts."""
         try:
             texts = [data.decode("utf-8") for data in raw]
         except UnicodeDecodeError as error:
             raise self.error("E_FORMAT", place, "holds a text that is not UTF-8") from error
         if not shape:
             return texts[0]
-        array = np.empty(count, object)
+        array = np.empty(len(texts), object)
         array[:] = texts
         return array.reshape(shape)
 

@@ -23,19 +23,28 @@ from .loihi import MANTISSA_MAX, MANTISSA_MIN, host_factor, wrap24
 Ints = NDArray[np.int64]
 
 
-def carry(arithmetic: Integer, operation: Operation, x: Ints) -> Ints:
-    """One operation without its bias on a batch (B, *shape) of whole numbers, int64.
+def products(operation: Dense | Conv, x: Ints) -> Ints:
+    """An operation's sum on a batch (B, *shape) of whole numbers, int64, before it is stored.
 
-    Products are summed in float64, exact below 2^53.
+    Without the bias. Summed in float64, exact below 2^53.
     """
+    unbiased = replace(operation, bias=None)
+    return np.rint(apply(unbiased, x.astype(np.float64))).astype(np.int64)
+
+
+def stored(arithmetic: Integer, operation: Dense | Conv, total: Ints) -> Ints:
+    """What an operation makes of its sum: a convolution wraps it at 24 bits, then the exponent
+    shifts it."""
+    kept: Ints = wrap24(total) if isinstance(operation, Conv) else total
+    exponent = arithmetic.weight_exponents.get(operation.name, 0)
+    return kept << exponent if exponent >= 0 else kept >> -exponent
+
+
+def carry(arithmetic: Integer, operation: Operation, x: Ints) -> Ints:
+    """One operation without its bias on a batch (B, *shape) of whole numbers, int64."""
     if not isinstance(operation, Dense | Conv):
         return apply(operation, x)
-    unbiased = replace(operation, bias=None)
-    total = np.rint(apply(unbiased, x.astype(np.float64))).astype(np.int64)
-    if isinstance(operation, Conv):
-        total = wrap24(total)
-    exponent = arithmetic.weight_exponents.get(operation.name, 0)
-    return total << exponent if exponent >= 0 else total >> -exponent
+    return stored(arithmetic, operation, products(operation, x))
 
 
 def neuron_bias(network: Network, layer: Layer) -> Ints:

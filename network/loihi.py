@@ -22,6 +22,10 @@ MANTISSA_MIN, MANTISSA_MAX = -4096, 4095
 """A bias mantissa has 13 bits."""
 BIAS_EXPONENT_MAX = 7
 
+HELD_SUM, HELD_PRODUCTS = 2**24, 2**30
+"""A run keeps 32 bits: what a larger synaptic sum, or a larger sum of products before its
+exponent, would come to is refused, even where wraps of 24 bits are run as they are."""
+
 Sign = Literal["mixed", "excitatory", "inhibitory"]
 Ints = NDArray[np.int64]
 

@@ -6,6 +6,7 @@ Slow and obviously right; every other runtime is compared with it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,25 +16,29 @@ from numpy.typing import NDArray
 from ..errors import RequestError
 from .contract import Integer
 from .dynamics import WEIGHT_SHIFT, Cell, IntegerCell, State
-from .integer_sums import carry, host_bias, neuron_bias
-from .layers import Delay, Layer, Network, Operation, Synapse
+from .integer_sums import carry, host_bias, neuron_bias, products, stored
+from .layers import Conv, Delay, Layer, Network, Operation, Synapse
 from .linear import apply
+from .loihi import wrap24
 from .neurons import Spiking, Sum
+from .overflow import can_overflow, whole_run
 from .trace import Record, Trace, pack
 
 Values = NDArray[Any]
-Watch = Callable[[str, int, Values], None]
-"""Called with (layer, step, membrane before the decision (B, *shape))."""
+Watch = Callable[[str, int, Values, Values], None]
+"""Called with (layer, step, membrane before the decision, current), each (B, *shape): the current
+that enters the membrane, in integers u, without the bias."""
 Carry = Callable[[Operation, Values], Values]
 
 
 class _Step(NamedTuple):
     """What a layer did in one step, each (B, *shape): its whole current, its membrane before the
-    decision, and what it emits."""
+    decision, what it emits, and what of the current entered the membrane (`Watch`)."""
 
     current: Values
     membrane: Values
     value: Values
+    entering: Values
 
 
 def frames_of(network: Network, x: Values, steps: int) -> tuple[Values, bool]:
@@ -86,9 +91,12 @@ class _Past:
 
 
 class _Integers:
-    """The layers of a network in Loihi's integers, a step at a time."""
+    """The layers of a network in Loihi's integers, a step at a time.
 
-    def __init__(self, network: Network, arithmetic: Integer) -> None:
+    ``overflows``: so far, for the layers that are not proven to stay in range.
+    """
+
+    def __init__(self, network: Network, arithmetic: Integer, steps: int) -> None:
         self._arithmetic = arithmetic
         self._biases = {
             layer.name: neuron_bias(network, layer)
@@ -103,6 +111,7 @@ class _Integers:
             if not isinstance(layer.neuron, Sum)
         }
         self._states = {name: State(0, 0) for name in self._cells}
+        self.overflows = dict.fromkeys(can_overflow(network, steps), 0)
 
     def step(self, layer: Layer, inputs: list[tuple[Synapse, Values]], past: _Past) -> _Step:
         """One step of a layer from what enters its synapses."""
@@ -115,19 +124,26 @@ class _Integers:
             bias = host_bias(self._arithmetic, layer, current)
         else:
             for synapse, x in inputs:
-                carried = past.through(
-                    synapse, x.astype(np.int64), partial(carry, self._arithmetic)
-                )
+                carried = past.through(synapse, x.astype(np.int64), partial(self._carry, layer))
                 total = total + carried
             bias = self._biases[layer.name]
         if isinstance(layer.neuron, Sum):
             whole = (total << WEIGHT_SHIFT) + bias
-            return _Step(whole, whole, whole)
-        cell = self._cells[layer.name]
-        state = cell.membrane(self._states[layer.name], total, bias)
+            return _Step(whole, whole, whole, whole)
+        cell, state = self._cells[layer.name], self._states[layer.name]
+        if layer.name in self.overflows:
+            self.overflows[layer.name] += int(np.sum(cell.lost(state, total, bias)))
+        state = cell.membrane(state, total, bias)
         spike = cell.decide(state.v)
         self._states[layer.name] = cell.settle(state, spike)
-        return _Step(state.i + bias, state.v, spike)
+        return _Step(state.i + bias, state.v, spike, state.i)
+
+    def _carry(self, layer: Layer, operation: Operation, x: Values) -> Values:
+        if isinstance(operation, Conv) and layer.name in self.overflows:
+            total = products(operation, x)
+            self.overflows[layer.name] += int(np.count_nonzero(wrap24(total) != total))
+            return stored(self._arithmetic, operation, total)
+        return carry(self._arithmetic, operation, x)
 
 
 class _Floats:
@@ -148,13 +164,13 @@ class _Floats:
         for synapse, x in inputs:
             current = current + past.through(synapse, x.astype(self._dtype), apply)
         if isinstance(layer.neuron, Sum):
-            return _Step(current, current, current)
+            return _Step(current, current, current, current)
         cell = self._cells[layer.name]
         state = cell.membrane(self._states[layer.name], current)
         u = np.asarray(state.v)
         value = cell.decide(u) if isinstance(layer.neuron, Spiking) else u
         self._states[layer.name] = cell.settle(state, value)
-        return _Step(current, u, value)
+        return _Step(current, u, value, current if cell.synaptic_decay is None else state.i)
 
 
 def simulate(
@@ -167,14 +183,16 @@ def simulate(
 ) -> Trace:
     """Run a network on frames ``x``, (B, *input_shape) or (T, B, *input_shape), float.
 
-    Integer networks are run in integers whatever ``dtype`` says. Raises RequestError (E_INPUT).
+    Integer networks are run in integers whatever ``dtype`` says, and what overflows is counted.
+    Raises RequestError (E_INPUT; E_RANGE for integers that 32 bits do not hold; E_GRID for integer
+    sums that feed each other).
     """
     record = record or Record()
     frames, _ = frames_of(network, x, steps)
     arithmetic = network.contract.arithmetic
     integer = isinstance(arithmetic, Integer)
     run = (
-        _Integers(network, arithmetic)
+        _Integers(network, arithmetic, steps)
         if isinstance(arithmetic, Integer)
         else _Floats(network, dtype)
     )
@@ -191,19 +209,33 @@ def simulate(
         values = {**before, network.input: frames[t]}  # a layer's value is of this step once it ran
         for layer in network.layers:
             inputs = [(synapse, values[synapse.source]) for synapse in layer.synapses]
-            current, membrane, value = run.step(layer, inputs, past)
+            current, membrane, value, entering = run.step(layer, inputs, past)
             if isinstance(layer.neuron, Spiking):
                 count = int(np.count_nonzero((current != 0) | value))
                 active.setdefault(layer.name, []).append(count)
             if watch is not None and not isinstance(layer.neuron, Sum):
-                watch(layer.name, t, membrane)
+                watch(layer.name, t, membrane, entering)
             values[layer.name] = before[layer.name] = value
             history[layer.name].append(value)
             if record.currents:
                 flat = current[: record.currents].reshape(-1, layer.size)
-                currents[layer.name].append(flat.astype(np.int32) if integer else flat)
+                currents[layer.name].append(_int32(layer.name, flat) if integer else flat)
         outputs.append(values[network.output].reshape(batch, -1))
-    return _trace(network, frames, history, currents, active, outputs, record)
+    trace = _trace(network, frames, history, currents, active, outputs, record)
+    if not isinstance(run, _Integers):
+        return trace
+    return replace(trace, overflows=whole_run(network, run.overflows, trace.outputs))
+
+
+def _int32(name: str, values: Values) -> Values:
+    """A layer's whole numbers as a trace keeps them."""
+    if values.size and (values.min() < -(2**31) or values.max() >= 2**31):
+        raise RequestError(
+            "E_RANGE",
+            f"layer '{name}' came to {values.flat[np.argmax(abs(values))]}, which 32 bits do not "
+            "hold; use smaller weights or exponents",
+        )
+    return values.astype(np.int32)
 
 
 def _trace(
@@ -223,9 +255,10 @@ def _trace(
         fired[name] = np.count_nonzero(stacked, axis=1).astype(np.int64)
         if stacked.dtype == bool:
             spikes[name] = pack(stacked[:, : record.spikes])
-    kind = np.int32 if integer else outputs[0].dtype if outputs[0].dtype != bool else np.float32
+    out = np.stack(outputs)
+    kind = np.float32 if out.dtype == bool else out.dtype
     return Trace(
-        np.stack(outputs).astype(kind),
+        _int32(network.output, out) if integer else out.astype(kind),
         fired,
         spikes,
         {name: np.stack(values) for name, values in currents.items() if values},

@@ -56,6 +56,10 @@ class Trace:
     currents: per layer (T, B'', N), float32 or int32 (in membrane units), of the first B''.
     active: per spiking layer int64 (T,), updates with a non-zero current or a spike, all samples;
         None where the runtime does not know them.
+    overflows: of an integer network, per layer that could overflow in so many steps, how often
+        one did, over all samples, steps and neurons: currents and sums of convolutions that
+        wrapped, membranes that saturated, read-outs whose sum over the steps so far does not fit
+        a membrane. Layers that cannot are left out; None where the runtime does not know.
     """
 
     outputs: NDArray[Any]
@@ -63,6 +67,7 @@ class Trace:
     spikes: dict[str, Packed] = field(default_factory=dict)
     currents: dict[str, NDArray[Any]] = field(default_factory=dict)
     active: dict[str, NDArray[np.int64]] | None = None
+    overflows: dict[str, int] | None = None
 
     @property
     def steps(self) -> int:
@@ -75,13 +80,18 @@ class Trace:
         return int(self.outputs.shape[1])
 
     def until(self, steps: int) -> Trace:
-        """The first ``steps`` steps: what a shorter run would have done."""
+        """The first ``steps`` steps: what a shorter run would have done.
+
+        When overflows happened is not kept: they are known where there was none, else None.
+        """
+        known = steps >= self.steps or not any((self.overflows or {}).values())
         return Trace(
             self.outputs[:steps],
             {name: count[:steps] for name, count in self.fired.items()},
             {name: bits[:steps] for name, bits in self.spikes.items()},
             {name: values[:steps] for name, values in self.currents.items()},
             None if self.active is None else {k: v[:steps] for k, v in self.active.items()},
+            self.overflows if known else None,
         )
 
 
@@ -94,12 +104,18 @@ def join(traces: Sequence[Trace]) -> Trace:
             name: np.sum([(t.active or {})[name] for t in traces], axis=0)
             for name in first.active or {}
         }
+    overflows = None
+    if all(trace.overflows is not None for trace in traces):
+        overflows = {
+            name: sum((t.overflows or {})[name] for t in traces) for name in first.overflows or {}
+        }
     return Trace(
         np.concatenate([t.outputs for t in traces], axis=1),
         {name: np.sum([t.fired[name] for t in traces], axis=0) for name in first.fired},
         {k: np.concatenate([t.spikes[k] for t in traces], axis=1) for k in first.spikes},
         {k: np.concatenate([t.currents[k] for t in traces], axis=1) for k in first.currents},
         active,
+        overflows,
     )
 
 

@@ -27,7 +27,6 @@ from snnpipe.network.layers import (
 from snnpipe.network.neurons import (
     LI,
     CubaLI,
-    CubaLIF,
     Neuron,
     Spiking,
     Stateful,
@@ -37,7 +36,7 @@ from snnpipe.network.neurons import (
 from snnpipe.network.shapes import shape_after
 from snnpipe.network.support import PARTS, Recurrent
 
-FLOAT_ONLY = (Conv1d, Scale, Delay, Recurrent, LI, CubaLI, CubaLIF, Threshold)
+FLOAT_ONLY = (Conv1d, Scale, LI, CubaLI, Threshold)
 """What networks in integers do not have, for `networks(without=FLOAT_ONLY)`."""
 
 Chain = tuple[Operation, ...]

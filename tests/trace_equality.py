@@ -20,4 +20,6 @@ def differences(a: Trace, b: Trace) -> list[str]:
         two: dict[str, np.ndarray] = getattr(b, field)
         found += [f"{field}: {sorted(one)} {sorted(two)}"] if set(one) != set(two) else []
         found += [f"{field}.{k}" for k in one if k in two and _differs(one[k], two[k])]
+    if None not in (a.overflows, b.overflows) and a.overflows != b.overflows:
+        found.append(f"overflows: {a.overflows} {b.overflows}")  # not every runtime knows them
     return found

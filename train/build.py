@@ -10,14 +10,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import plugins
 from ..errors import RequestError
+from ..network.dynamics import DECAY_UNITS
+from .coding import seen
 from .dataset import DataSet
+from .folding import whole_form
 from .horizon import Horizon
 from .protocol import Architecture, LearningRule
 from .recipe import Recipe, RulePart
 
 
 def build(recipe: Recipe) -> nn.Module:
-    """The recipe's architecture, freshly drawn, sized for the recipe's data set."""
+    """The recipe's architecture, freshly drawn, sized for the recipe's data set.
+
+    Where it is to have whole weights, its normalisation is folded, for good.
+    """
     data: DataSet = plugins.load("data", recipe.data.name)
     architecture: Architecture = plugins.load("models", recipe.model.name)
     model = architecture.build(recipe, data.shape, data.classes)
@@ -25,6 +31,8 @@ def build(recipe: Recipe) -> nn.Module:
         for module in model.modules():
             if isinstance(module, _BatchNorm) and module.weight is not None:
                 module.weight.mul_(recipe.train.gain)
+    if recipe.quantise.bits:
+        whole_form(model, data.shape, seen(recipe).coding == "direct")
     return model
 
 
@@ -69,6 +77,8 @@ def check(recipe: Recipe) -> LearningRule:
     """
     rule, train, part = rule_of(recipe), recipe.train, recipe.rule
     Horizon.of(recipe)
+    if recipe.quantise.bits:
+        _check_whole(recipe)
     if train.patience and not recipe.data.validation:
         raise RequestError(
             "E_RECIPE",
@@ -99,3 +109,34 @@ def check(recipe: Recipe) -> LearningRule:
             "weights after every step; expected 1",
         )
     return rule
+
+
+def _check_whole(recipe: Recipe) -> None:
+    """RequestError (E_RECIPE) where whole weights are asked for that cannot be trained."""
+    bits, neuron = recipe.quantise.bits, recipe.neuron
+    decays = [neuron.decay if neuron.name != "if" else 0.0, neuron.synaptic_decay]
+    for wrong, sentence in (
+        (bits == 1, "quantise.bits is 1, which leaves a weight no sign; expected 0, or 2 to 8"),
+        (
+            not recipe.quantise.start,
+            f"quantise.bits is {bits} without a quantise.start; train in float first, and name "
+            "the folder of that run",
+        ),
+        (neuron.name == "relu", "neuron.name is relu with quantise.bits; expected what spikes"),
+        (
+            recipe.surrogate.width == "auto",
+            "surrogate.width is auto with quantise.bits, but it is found before a training begins; "
+            "expected the number that the start has",
+        ),
+        (
+            recipe.train.precision != "float32",
+            f"train.precision is {recipe.train.precision} with quantise.bits; expected float32",
+        ),
+        (
+            any(decay * DECAY_UNITS != round(decay * DECAY_UNITS) for decay in decays),
+            f"the neuron's decays are {decays} with quantise.bits; expected multiples of "
+            f"1/{DECAY_UNITS}",
+        ),
+    ):
+        if wrong:
+            raise RequestError("E_RECIPE", sentence)

@@ -186,6 +186,12 @@ def preflight(recipe: Recipe, data_folder: Path | None, updates: int = UPDATES) 
     data set's ``load`` do.
     """
     device = device_of(recipe.train.device)
+    if recipe.quantise.bits:
+        raise RequestError(
+            "E_RECIPE",
+            f"quantise.bits is {recipe.quantise.bits}: a preflight looks at a network before "
+            "training, this one begins with a trained one; look at the recipe of its start",
+        )
     if recipe.neuron.name == "relu":
         raise RequestError(
             "E_RECIPE",

@@ -188,6 +188,19 @@ class TrainPart:
 
 
 @dataclass(frozen=True)
+class QuantisePart:
+    """Fine-tuning in whole weights, such as a chip has, of a network trained in float.
+
+    ``bits`` of a weight, 2 to 8, or 0 for float; ``start``: the run folder of the trained network;
+    ``thresholds``: one scale, and threshold, for all neurons of a layer or one for each channel.
+    """
+
+    bits: Annotated[int, Range(at_least=0, at_most=8)] = 0
+    start: Annotated[str, Empty()] = ""
+    thresholds: Literal["layer", "channel"] = "layer"
+
+
+@dataclass(frozen=True)
 class WitnessPart:
     """How many test images go into the witness, with the spikes they caused."""
 
@@ -215,5 +228,6 @@ class Recipe:
     rule: RulePart = field(default_factory=RulePart)
     loss: LossPart = field(default_factory=LossPart)
     train: TrainPart = field(default_factory=TrainPart)
+    quantise: QuantisePart = field(default_factory=QuantisePart)
     witness: WitnessPart = field(default_factory=WitnessPart)
     source: SourcePart = field(default_factory=SourcePart)

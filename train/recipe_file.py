@@ -85,6 +85,8 @@ _USES: dict[tuple[str, str], tuple[str, Callable[[Recipe], bool]]] = {
     ("loss", "teacher_share"): ("a loss.teacher", lambda r: r.loss.teacher != ""),
     ("loss", "temperature"): ("a loss.teacher", lambda r: r.loss.teacher != ""),
     ("neuron", "synaptic_decay"): ("neuron.name = cuba_lif", lambda r: r.neuron.name == "cuba_lif"),
+    ("quantise", "start"): ("quantise.bits above 0", lambda r: r.quantise.bits > 0),
+    ("quantise", "thresholds"): ("quantise.bits above 0", lambda r: r.quantise.bits > 0),
 }
 """What has a use with something else only: that, in words and as a question."""
 

@@ -23,7 +23,7 @@ from ..errors import CouldNotRunError, RequestError
 from ..files import write_text
 from ..runs import unfinished
 from .account import account
-from .build import build, check
+from .build import check
 from .checkpoint import HISTORY, MODEL, RECIPE, STATE, WITNESS, save
 from .coding import Seen, seen
 from .dataset import Examples
@@ -35,6 +35,8 @@ from .journal import journal
 from .machine import device_of, in_words
 from .progress import Progress
 from .protocol import LearningRule
+from .quantised import account as quantised
+from .quantised import begin, settle
 from .recipe import Recipe
 from .recipe_file import read_recipe, recipe_hash, to_toml
 from .state import State, check_state, load_state, same_recipe, save_state
@@ -162,7 +164,7 @@ def _trained(
     kept, held = _held_out(examples, recipe)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
-        model = build(recipe).to(device)
+        model = begin(recipe).to(device)
         fitted = _fit(recipe, rule, model, data, (kept, held), out, saving)
     last = _score(model, test, recipe, data)
     best = _score_of_best(fitted, model, test, recipe, data, last)
@@ -170,8 +172,10 @@ def _trained(
         "images": {"train": len(kept[0]), "validation": len(held[0]), "test": len(test[0])},
         "test": {"last": _plain(last), "best": _plain(best)},
         **account(recipe, model, data, test[0]),
+        **quantised(recipe, model),
         "seconds": round(time.perf_counter() - started, 3),
     }
+    settle(model)
     if place().first:
         evidence = witness(model, test, data.scale, settings.steps, recipe.witness.samples)
         write_text(out / RECIPE, to_toml(recipe))

@@ -52,7 +52,7 @@ class Request:
 
     x: stored inputs (B, *stored_shape); labels: int64 (B,), None where nobody knows them;
     ``trained``: the trained module's own test accuracy, if known; ``untraced``: why a run cannot
-    be held against its trained module.
+    be held against its trained module; ``quantisation``: how the integers were made, plain values.
     """
 
     network: Network
@@ -64,6 +64,7 @@ class Request:
     witness: Witness | None = None
     trained: Accuracy | None = None
     untraced: str = ""
+    quantisation: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -168,27 +169,33 @@ def _batch(request: Request, tallies: Mapping[str, _Tally], exact: bool, start: 
     record = Record(currents=PROBE if start == 0 else 0)
     truth = simulate(request.network, frames, steps, record)
     tallies["float"].keep(truth)
-    references = {False: (request.network, truth)}
+    references = {False: (request.network, frames, truth)}
     if request.folded is not None:
         folded = simulate(request.folded, frames, steps)
         tallies["folded"].keep(folded)
         count(request.folded, folded, _apart(truth), tallies["float"].differences)
     if request.integer is not None:
-        whole = simulate(request.integer, frames, steps, record)
+        levels = frames * np.float32(_worth(request.integer) / _worth(request.network))
+        whole = simulate(request.integer, levels, steps, record)
         tallies["integer"].keep(whole)
         count(request.network, _apart(truth), _apart(whole), tallies["integer"].differences)
-        references[True] = (request.integer, whole)
+        references[True] = (request.integer, levels, whole)
     for name, opened in request.runtimes.items():
         tally = tallies[f"on {name}"]
         if tally.error is None and not isinstance(opened.session, SnnpipeError):
-            network, reference = references[opened.quantised]
+            network, shown, reference = references[opened.quantised]
             try:
-                found = opened.session.run(frames, steps, record)
-                tally.judge(network, exact or opened.quantised, frames, reference, found)
+                found = opened.session.run(shown, steps, record)
+                tally.judge(network, exact or opened.quantised, shown, reference, found)
             except SnnpipeError as error:
                 tally.error = error
                 continue
             tally.keep(found)
+
+
+def _worth(network: Network) -> float:
+    """What one level of an input is worth in a network; where bytes enter as they are, 1."""
+    return network.contract.input_scale
 
 
 def _apart(trace: Trace) -> Trace:

@@ -145,7 +145,7 @@ def _first(
                 if kind == "current" or a.shape[2:] != layer.shape:
                     neuron = tuple(int(i) for i in np.unravel_index(rest[0], layer.shape))
                 place = (step, sample, *rest)
-                membrane, threshold = _membrane(network, layer, x, sample, step, neuron)
+                membrane, threshold = membrane_at(network, layer, x, sample, step, neuron)
                 return First(
                     kind,
                     layer.name,
@@ -177,7 +177,7 @@ def _pairs(
         yield "output", reference.outputs, found.outputs
 
 
-def _membrane(
+def membrane_at(
     network: Network,
     layer: Layer,
     x: NDArray[np.float32],
@@ -190,7 +190,7 @@ def _membrane(
         return None, None
     seen: list[float] = []
 
-    def watch(name: str, t: int, u: NDArray[Any]) -> None:
+    def watch(name: str, t: int, u: NDArray[Any], _current: NDArray[Any]) -> None:
         if name == layer.name and t == step:
             seen.append(float(u[0][neuron]))
 

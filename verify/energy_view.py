@@ -78,6 +78,11 @@ def _energy(report: Plain) -> Plain:
         "dynamic": amount(dynamic["per_inference"], scale, dynamic["label"]),
         "readings": [scale.text(value / samples) for value in report["activity_range"] or ()],
         "ann": ann["total"] and amount(ann["total"]["per_inference"], scale, ann["total"]["label"]),
+        "baselines": [
+            {**one, "cost": amount(one["total"]["per_inference"], scale, one["total"]["label"])}
+            for one in report["baselines"]
+            if one["total"]
+        ],
         "static_unit": still.unit,
         "static": [{**one, "cost": amount(one["total"]["per_inference"], still)} for one in static],
         "unpriced": [_unpriced(report, name) for name in report["unpriced"]],

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from .. import __version__
-from ..hardware.chip import load_chip
-from ..hardware.energy import energy
+from ..hardware.chip import Chip
+from ..hardware.chip_file import load_chip
+from ..hardware.counts import FirstLayer
+from ..hardware.energy import energy, plan
+from ..hardware.mapping import Mapping as Mapped
 from ..network.contract import Integer
-from ..network.fanout import synaptic_operations
+from ..network.fanout import is_graded, synaptic_operations
 from ..network.graph import graph_sha256
 from ..network.layers import Network
 from ..network.neurons import Spiking
 from ..network.trace import Trace, predictions
 from .chain import Arrow, Findings
 from .compare import Differences, First
+from .quantised import quantisation
 from .replay import LayerReplay
 from .statistics import Accuracy, Paired, accuracy
 from .verdict import Outcome, Strength
@@ -28,7 +32,7 @@ SCHEMA = 1
 ALL_STEPS = 16
 """Up to so many timesteps a report lists each."""
 FLOAT_PRICES = (("cmos45", "fp32"), ("cmos45", "int8"))
-INTEGER_PRICES = (("loihi1", None),)
+INTEGER_PRICES = (("loihi1", None), ("loihi1-nahuku", None))
 """Chip file and number format that price a float or an integer network's trace."""
 
 MEANING = (
@@ -169,29 +173,54 @@ def _spikes(network: Network, trace: Trace) -> int:
     return sum(int(trace.fired[name].sum()) for name in spiking)
 
 
-def _step(findings: Findings, name: str, steps: int) -> dict[str, Any]:
-    """What a run of only ``steps`` steps would have shown: a prefix of the trace."""
-    network, labels = findings.networks[name], findings.request.labels
-    trace = findings.traces[name].until(steps)
-    operations = synaptic_operations(network, trace.fired)
-    synops = sum(int(np.sum(layer.synops)) for layer in operations.values())
+@dataclass(frozen=True, eq=False)
+class _Price:
+    """A chip and number format, and the network mapped onto it, for every number of steps."""
+
+    label: str
+    chip: Chip
+    number_format: str | None
+    mapping: Mapped | None
+
+
+def _prices(network: Network) -> list[_Price]:
     integer = isinstance(network.contract.arithmetic, Integer)
-    prices = {
-        chip if number is None else f"{chip} {number}": energy(
-            network, trace, load_chip(chip), number_format=number
-        ).to_dict()
-        for chip, number in (INTEGER_PRICES if integer else FLOAT_PRICES)
-    }
-    return {
-        "network": name,
-        "steps": steps,
-        "accuracy": None
-        if labels is None
-        else _accuracy(accuracy(predictions(trace.outputs)[-1], labels)),
-        "spikes_per_sample": _spikes(network, trace) / trace.samples,
-        "synops_per_sample": synops / trace.samples,
-        "energy": prices,
-    }
+    first_layer: FirstLayer = "host" if is_graded(network, network.input) else "none"
+    found = []
+    for name, number_format in INTEGER_PRICES if integer else FLOAT_PRICES:
+        chip = load_chip(name)
+        label = name if number_format is None else f"{name} {number_format}"
+        mapped = plan(network, chip, first_layer)
+        found.append(_Price(label, chip, number_format, mapped))
+    return found
+
+
+def _by_steps(findings: Findings, name: str) -> Iterator[dict[str, Any]]:
+    """What runs of fewer steps would have shown: prefixes of the trace."""
+    network, labels = findings.networks[name], findings.request.labels
+    prices = _prices(network)
+    for steps in _shown(findings.traces[name].steps):
+        trace = findings.traces[name].until(steps)
+        operations = synaptic_operations(network, trace.fired)
+        synops = sum(int(np.sum(layer.synops)) for layer in operations.values())
+        scored = None if labels is None else accuracy(predictions(trace.outputs)[-1], labels)
+        yield {
+            "network": name,
+            "steps": steps,
+            "accuracy": _accuracy(scored),
+            "spikes_per_sample": _spikes(network, trace) / trace.samples,
+            "synops_per_sample": synops / trace.samples,
+            "energy": {
+                price.label: energy(
+                    network,
+                    trace,
+                    price.chip,
+                    number_format=price.number_format,
+                    mapping=price.mapping,
+                ).to_dict()
+                for price in prices
+            },
+        }
 
 
 def _shown(steps: int) -> list[int]:
@@ -263,13 +292,10 @@ def report(findings: Findings, name: str, facts: Mapping[str, Any] | None = None
             "weight_bits": arithmetic.weight_bits,
             "host_layers": sorted(arithmetic.host_scale),
         },
+        "quantisation": quantisation(findings),
         "chain": [_arrow(network, arrow) for arrow in findings.arrows],
         "certificate": [layer.to_dict() for layer in findings.certificate],
-        "by_steps": [
-            _step(findings, which, steps)
-            for which in findings.networks
-            for steps in _shown(findings.traces[which].steps)
-        ],
+        "by_steps": [row for which in findings.networks for row in _by_steps(findings, which)],
         "rates": _rates(findings),
         "facts": dict(facts or {}),
     }

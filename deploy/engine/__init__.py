@@ -6,7 +6,7 @@ from types import ModuleType
 
 from ...errors import CouldNotRunError
 
-INTERFACE = 2
+INTERFACE = 3
 """The interface of the extension that this release speaks."""
 
 

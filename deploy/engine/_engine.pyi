@@ -17,6 +17,7 @@ _Record = tuple[
     dict[int, NDArray[_Value]],
     dict[int, NDArray[_Value]],
     dict[int, NDArray[np.int64]],
+    dict[int, int],
 ]
 
 class _Plan(Generic[_Value]):
@@ -30,6 +31,7 @@ class _Plan(Generic[_Value]):
         currents: int = 0,
         membranes: int = 0,
         tile: int = 0,
+        overflows: Sequence[int] = (),
     ) -> _Record[_Value]: ...
 
 class _Builder(Generic[_Value]):
@@ -48,6 +50,7 @@ class _Builder(Generic[_Value]):
         dilation: _Pair = (1, 1),
         groups: int = 1,
         delay: int = 0,
+        shift: int = 0,
     ) -> None: ...
     def dense(
         self,
@@ -57,6 +60,7 @@ class _Builder(Generic[_Value]):
         bias: NDArray[_Value] | None = None,
         *,
         delay: int = 0,
+        shift: int = 0,
     ) -> None: ...
     def pool(
         self,
@@ -111,6 +115,8 @@ class IntegerBuilder(_Builder[np.int32]):
         dv: NDArray[np.int32],
         threshold: NDArray[np.int32],
         bias: NDArray[np.int32],
+        compare: Literal["gt", "ge"] = "gt",
+        reset: Literal["value", "subtract"] = "value",
     ) -> int: ...
     def sum(self, shape: _Axes, bias: NDArray[np.int32]) -> int: ...
     def inject(self, source: int, target: int) -> None: ...

@@ -22,7 +22,7 @@ namespace snnpipe {
 namespace {
 
 // What Python expects to find (`INTERFACE` in __init__.py): tells a stale build apart.
-constexpr int kInterface = 2;
+constexpr int kInterface = 3;
 
 using Axes = std::array<std::size_t, 3>;
 using Pair = std::array<std::size_t, 2>;
@@ -118,11 +118,11 @@ std::vector<Frames<T>> frames_from(const Plan<T>& plan, const std::vector<py::ar
   return inputs;
 }
 
-// (outputs, fired, spikes, currents, membranes, active), the last five by group number.
+// (outputs, fired, spikes, currents, membranes, active, overflows), the last six by group number.
 template <class T>
 py::tuple run(const Plan<T>& plan, const std::vector<py::array>& arrays, std::size_t steps,
               std::optional<std::size_t> spikes, std::size_t currents, std::size_t membranes,
-              std::size_t tile) {
+              std::size_t tile, const std::vector<std::size_t>& overflows) {
   if (steps < 1 || steps > (std::size_t{1} << 24)) {
     throw std::invalid_argument("steps: expected 1 or more, found " + std::to_string(steps));
   }
@@ -161,13 +161,22 @@ py::tuple run(const Plan<T>& plan, const std::vector<py::array>& arrays, std::si
       states[py::int_(g)] = kept;
     }
   }
+  std::vector<int64_t> lost(plan.groups.size());
+  for (std::size_t g : overflows) {
+    if (g >= lost.size() || plan.groups[g].kind == Kind::input) {
+      throw std::invalid_argument("overflows: group " + std::to_string(g) + " has no sums");
+    }
+    records[g].overflows = &lost[g];
+  }
   auto outputs = zeros<T>({steps, request.batch, plan.groups[plan.output].shape.size()});
   T* out = outputs.mutable_data();
   {
     py::gil_scoped_release release;
     execute(plan, request, inputs, records, out);
   }
-  return py::make_tuple(outputs, fired, bits, sums, states, active);
+  py::dict counted;
+  for (std::size_t g : overflows) counted[py::int_(g)] = lost[g];
+  return py::make_tuple(outputs, fired, bits, sums, states, active, counted);
 }
 
 template <class T>
@@ -176,7 +185,7 @@ py::class_<Builder<T>> bind(py::module_& m, const char* builder, const char* pla
   py::class_<Plan<T>, std::shared_ptr<Plan<T>>>(m, plan)
       .def("run", &run<T>, py::arg("inputs"), py::arg("steps"), py::kw_only(),
            py::arg("spikes") = py::none(), py::arg("currents") = 0, py::arg("membranes") = 0,
-           py::arg("tile") = 0)
+           py::arg("tile") = 0, py::arg("overflows") = std::vector<std::size_t>{})
       .def_property_readonly("isa", [](const Plan<T>& self) { return self.kernels->isa; });
   return py::class_<Made>(m, builder)
       .def(py::init<>())
@@ -194,7 +203,7 @@ py::class_<Builder<T>> bind(py::module_& m, const char* builder, const char* pla
       .def("conv",
            [](Made& self, std::size_t source, std::size_t target, const py::array& weight,
               const std::optional<py::array>& bias, const Pair& stride, const Pair& padding,
-              const Pair& dilation, std::size_t groups, std::size_t delay) {
+              const Pair& dilation, std::size_t groups, std::size_t delay, int shift) {
              const View<T> kernel = view<T>(weight, "conv weight");
              if (kernel.shape.size() != 4) {
                throw std::invalid_argument("conv weight: expected 4 axes");
@@ -204,20 +213,22 @@ py::class_<Builder<T>> bind(py::module_& m, const char* builder, const char* pla
                                  {stride[0], stride[1]},
                                  {padding[0], padding[1]},
                                  {dilation[0], dilation[1]}};
-             self.conv(source, target, kernel, extra ? &*extra : nullptr, window, groups, delay);
+             self.conv(source, target, kernel, extra ? &*extra : nullptr, window, groups, delay,
+                       shift);
            },
            py::arg("source"), py::arg("target"), py::arg("weight"), py::arg("bias") = py::none(),
            py::kw_only(), py::arg("stride") = Pair{1, 1}, py::arg("padding") = Pair{0, 0},
-           py::arg("dilation") = Pair{1, 1}, py::arg("groups") = 1, py::arg("delay") = 0)
+           py::arg("dilation") = Pair{1, 1}, py::arg("groups") = 1, py::arg("delay") = 0,
+           py::arg("shift") = 0)
       .def("dense",
            [](Made& self, std::size_t source, std::size_t target, const py::array& weight,
-              const std::optional<py::array>& bias, std::size_t delay) {
+              const std::optional<py::array>& bias, std::size_t delay, int shift) {
              const std::optional<View<T>> extra = view<T>(bias, "dense bias");
              self.dense(source, target, view<T>(weight, "dense weight"),
-                        extra ? &*extra : nullptr, delay);
+                        extra ? &*extra : nullptr, delay, shift);
            },
            py::arg("source"), py::arg("target"), py::arg("weight"), py::arg("bias") = py::none(),
-           py::kw_only(), py::arg("delay") = 0)
+           py::kw_only(), py::arg("delay") = 0, py::arg("shift") = 0)
       .def("pool",
            [](Made& self, std::size_t source, std::size_t target, const Pair& kernel,
               const Pair& stride, const Pair& padding, bool mean, std::size_t delay) {
@@ -295,15 +306,22 @@ PYBIND11_MODULE(_engine, m) {
   bind<int32_t>(m, "IntegerBuilder", "IntegerPlan")
       .def("spiking",
            [](Builder<int32_t>& self, const Axes& axes, const py::array& du, const py::array& dv,
-              const py::array& threshold, const py::array& bias) {
+              const py::array& threshold, const py::array& bias, const std::string& compare,
+              const std::string& reset) {
              const Shape shape = shape_from(axes);
+             if ((compare != "gt" && compare != "ge") ||
+                 (reset != "value" && reset != "subtract")) {
+               throw std::invalid_argument("compare is gt or ge, reset is value or subtract");
+             }
              return self.group(
                  Kind::spiking, shape,
                  integer_neurons(shape, view<int32_t>(du, "du"), view<int32_t>(dv, "dv"),
                                  view<int32_t>(threshold, "threshold"),
-                                 view<int32_t>(bias, "bias")));
+                                 view<int32_t>(bias, "bias"), compare == "ge",
+                                 reset == "subtract"));
            },
-           py::arg("shape"), py::arg("du"), py::arg("dv"), py::arg("threshold"), py::arg("bias"))
+           py::arg("shape"), py::arg("du"), py::arg("dv"), py::arg("threshold"), py::arg("bias"),
+           py::arg("compare") = "gt", py::arg("reset") = "value")
       .def("sum",
            [](Builder<int32_t>& self, const Axes& axes, const py::array& bias) {
              const Shape shape = shape_from(axes);

@@ -13,13 +13,19 @@ namespace {
 
 #define SNNPIPE_KERNELS(NAME, TARGET, WIDTH)                                                     \
   TARGET void NAME##_float_block(const BlockTask<float>& task) {                                 \
-    run_block<float, WIDTH, true>(task);                                                         \
+    run_block<float, WIDTH, Form::plain>(task);                                                  \
   }                                                                                              \
   TARGET void NAME##_driven_block(const BlockTask<float>& task) {                                \
-    run_block<float, WIDTH, false>(task);                                                        \
+    run_block<float, WIDTH, Form::general>(task);                                                \
   }                                                                                              \
   TARGET void NAME##_integer_block(const BlockTask<int32_t>& task) {                             \
-    run_block<int32_t, WIDTH, true>(task);                                                       \
+    run_block<int32_t, WIDTH, Form::plain>(task);                                                \
+  }                                                                                              \
+  TARGET void NAME##_general_block(const BlockTask<int32_t>& task) {                             \
+    run_block<int32_t, WIDTH, Form::general>(task);                                              \
+  }                                                                                              \
+  TARGET void NAME##_counted_block(const BlockTask<int32_t>& task) {                             \
+    run_block<int32_t, WIDTH, Form::counted>(task);                                              \
   }                                                                                              \
   TARGET void NAME##_masks(const uint64_t* masks, std::size_t words, const Scan& scan,           \
                            uint32_t* events, uint32_t* start) {                                  \
@@ -34,9 +40,9 @@ namespace {
                                     uint32_t* start) {                                           \
     decode_values(values, strides, scan, events, out, start);                                    \
   }                                                                                              \
-  constexpr Kernels k_##NAME = {#NAME,                NAME##_float_block, NAME##_driven_block,   \
-                                NAME##_integer_block, NAME##_masks,       NAME##_float_values,   \
-                                NAME##_integer_values};
+  constexpr Kernels k_##NAME = {#NAME,                NAME##_float_block,   NAME##_driven_block, \
+                                NAME##_integer_block, NAME##_general_block, NAME##_counted_block,\
+                                NAME##_masks,         NAME##_float_values,  NAME##_integer_values};
 
 SNNPIPE_KERNELS(base, , 16)
 

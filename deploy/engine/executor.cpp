@@ -43,14 +43,19 @@ struct EventList {
   std::size_t first = 0, last = 0;
 };
 
-void (*kernel_of(const Kernels& kernels, const Group<float>& group))(const BlockTask<float>&) {
+void (*kernel_of(const Kernels& kernels, const Group<float>& group,
+                 bool))(const BlockTask<float>&) {
   const Neurons<float>& own = group.neurons;
   const bool plain = group.kind != Kind::leaky && own.gain.empty() && own.synaptic_decay.empty() &&
                      !own.resets_late;
   return plain ? kernels.float_block : kernels.driven_block;
 }
-void (*kernel_of(const Kernels& kernels, const Group<int32_t>&))(const BlockTask<int32_t>&) {
-  return kernels.integer_block;
+void (*kernel_of(const Kernels& kernels, const Group<int32_t>& group,
+                 bool counted))(const BlockTask<int32_t>&) {
+  const Neurons<int32_t>& own = group.neurons;
+  if (group.kind == Kind::spiking && counted) return kernels.counted_block;
+  const bool plain = !own.current_decays && own.taken.empty();
+  return plain ? kernels.integer_block : kernels.general_block;
 }
 void decode(const Kernels& kernels, const float* values, const Strides& strides, const Scan& scan,
             uint32_t* events, float* out, uint32_t* start) {
@@ -237,6 +242,8 @@ class Run {
     task.active = active_.reserve(steps * kLanes);
     task.currents_of = records_[g].currents != nullptr ? first_of(request_.currents) : 0;
     task.membranes_of = records_[g].membranes != nullptr ? first_of(request_.membranes) : 0;
+    int64_t overflows = 0;
+    if (records_[g].overflows != nullptr) task.overflows = &overflows;
     task.currents = currents_.reserve(task.currents_of * steps * pixels * kLanes);
     task.membranes = membranes_.reserve(task.membranes_of * steps * pixels * kLanes);
     for (task.block = 0; task.block < group.shape.blocks(); ++task.block) {
@@ -251,8 +258,13 @@ class Run {
         edges[e].channels = slab.last - slab.first;
       }
       std::fill_n(task.active, steps * kLanes, 0);
-      kernel_of(*plan_.kernels, group)(task);
+      kernel_of(*plan_.kernels, group, task.overflows != nullptr)(task);
       keep_block(g, task);
+    }
+    if (task.overflows != nullptr) {
+      // A group that does not change was computed once, and stands for every step.
+      const std::size_t times = activity.steps == 1 ? request_.steps : 1;
+      *records_[g].overflows += overflows * static_cast<int64_t>(times);
     }
   }
 

@@ -25,6 +25,7 @@ struct GroupRecord {
   T* currents = nullptr;      // (T, B'', N)
   T* membranes = nullptr;     // (T, B''', N), after the step
   int64_t* active = nullptr;  // (T)
+  int64_t* overflows = nullptr;  // one number, over all samples, steps and neurons; integers
 };
 
 // The batch, and of how many first samples to keep spikes, currents and membranes. `tile` samples

@@ -57,6 +57,38 @@ struct Lanes {
   }
 };
 
+// A sum as a convolution keeps it, in [-2^23, 2^23); returns how many lanes that changed.
+template <int W>
+SNNPIPE_INLINE int64_t wrap24(Lanes<int32_t, W>& sum) {
+  typedef typename Lanes<int32_t, W>::Vector Values;
+  constexpr int32_t kHalf = 1 << 23;
+  Values changed{};
+#pragma GCC unroll 16
+  for (int j = 0; j < Lanes<int32_t, W>::kCount; ++j) {
+    const Values kept = ((sum.v[j] + kHalf) & (2 * kHalf - 1)) - kHalf;
+    changed -= kept != sum.v[j];
+    sum.v[j] = kept;
+  }
+  int64_t count = 0;
+  for (int i = 0; i < Lanes<int32_t, W>::kWidth; ++i) count += changed[i];
+  return count;
+}
+
+// What an edge makes of its finished sum; returns how many lanes wrapped.
+template <int W>
+SNNPIPE_INLINE int64_t finish(Lanes<float, W>&, const Edge<float>&) {
+  return 0;
+}
+template <int W>
+SNNPIPE_INLINE int64_t finish(Lanes<int32_t, W>& sum, const Edge<int32_t>& edge) {
+  const int64_t wrapped = edge.wraps ? wrap24(sum) : 0;
+#pragma GCC unroll 16
+  for (int j = 0; j < Lanes<int32_t, W>::kCount; ++j) {
+    sum.v[j] = edge.shift < 0 ? sum.v[j] >> -edge.shift : sum.v[j] * (1 << edge.shift);
+  }
+  return wrapped;
+}
+
 alignas(64) constexpr int32_t kBits[16] = {1,      1 << 1, 1 << 2,  1 << 3,  1 << 4,  1 << 5,
                                            1 << 6, 1 << 7, 1 << 8,  1 << 9,  1 << 10, 1 << 11,
                                            1 << 12, 1 << 13, 1 << 14, 1 << 15};

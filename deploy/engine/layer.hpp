@@ -2,8 +2,11 @@
 // a window innermost, so that the membrane stays near and the same weights are warm.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
+#include <type_traits>
 
 #include "kernels.hpp"
 #include "neurons.hpp"
@@ -20,6 +23,7 @@ struct EdgeTask {
   std::size_t channels = 0;    // that the block reads
   const T* bias = nullptr;     // of this block
   T* kept = nullptr;           // 64 sums of a source that does not change
+  int64_t kept_wrapped = 0;    // how many of them wrapped
   Tap* taps = nullptr;
   std::size_t tap_count = 0;
 };
@@ -38,6 +42,7 @@ struct BlockTask {
   T* currents = nullptr;       // [step of the window][sample][pixel][64] of the first samples
   T* membranes = nullptr;      // the same, after the step
   std::size_t currents_of = 0, membranes_of = 0;
+  int64_t* overflows = nullptr;  // wraps and saturations of the window; null: not counted
 };
 
 struct Kernels {
@@ -45,6 +50,8 @@ struct Kernels {
   void (*float_block)(const BlockTask<float>&);
   void (*driven_block)(const BlockTask<float>&);  // groups that are not plain, see neurons.hpp
   void (*integer_block)(const BlockTask<int32_t>&);
+  void (*general_block)(const BlockTask<int32_t>&);
+  void (*counted_block)(const BlockTask<int32_t>&);
   void (*masks)(const uint64_t*, std::size_t, const Scan&, uint32_t*, uint32_t*);
   void (*float_values)(const float*, const Strides&, const Scan&, uint32_t*, float*, uint32_t*);
   void (*integer_values)(const int32_t*, const Strides&, const Scan&, uint32_t*, int32_t*,
@@ -56,14 +63,15 @@ struct Kernels {
 const Kernels& kernels_for(const char* isa);
 
 // Adds what one edge brings 64 neurons at (pixel, block) to `sum`, which is +0; without the bias.
+// Returns how many lanes wrapped.
 template <class T, int W>
-SNNPIPE_INLINE void edge_sum(Lanes<T, W>& sum, const EdgeTask<T>& task, const Shape& shape,
+SNNPIPE_INLINE int64_t edge_sum(Lanes<T, W>& sum, const EdgeTask<T>& task, const Shape& shape,
                              std::size_t frame, std::size_t pixel, std::size_t block) {
   const Source<T>& source = task.source;
   if (task.edge->op == Op::linear) {
     const std::size_t first_pixel = (frame - task.events.first_frame) * source.pixels;
     gather(sum, task.events, task.weights, task.taps, task.tap_count, first_pixel);
-    return;
+    return task.edge->wraps || task.edge->shift != 0 ? finish(sum, *task.edge) : 0;
   }
   if (task.edge->op == Op::pool) {
     for (std::size_t k = 0; k < task.tap_count; ++k) {
@@ -72,7 +80,7 @@ SNNPIPE_INLINE void edge_sum(Lanes<T, W>& sum, const EdgeTask<T>& task, const Sh
       }
     }
     if (task.edge->area != T{0}) sum.divide(task.edge->area);
-    return;
+    return 0;
   }
   if (!task.edge->permutes) {
     add_pixel(sum, source, frame, pixel, block);
@@ -85,44 +93,55 @@ SNNPIPE_INLINE void edge_sum(Lanes<T, W>& sum, const EdgeTask<T>& task, const Sh
     sum.add(row);
   }
   if (!task.edge->factor.empty()) sum.multiply(task.edge->factor.at(pixel, block));
+  return 0;
 }
 
-// Adds up the edges, in their order; what is injected in membrane units goes to `direct`.
+// Adds up the edges, in their order; what is injected in membrane units goes to `direct`. Returns
+// how many lanes wrapped.
 template <class T, int W>
-SNNPIPE_INLINE void total_of(const BlockTask<T>& task, std::size_t sample, std::size_t step,
+SNNPIPE_INLINE int64_t total_of(const BlockTask<T>& task, std::size_t sample, std::size_t step,
                              std::size_t pixel, T* total, T* direct) {
   Lanes<T, W> all;
   all.zero();
+  int64_t wrapped = 0;
   for (std::size_t e = 0; e < task.edge_count; ++e) {
-    const EdgeTask<T>& edge = task.edges[e];
+    EdgeTask<T>& edge = task.edges[e];
     const std::size_t delay = edge.edge->delay;
     const bool still = edge.source.steps == 1;
     if (still && step > task.begin && step > delay) {
       if (edge.edge->op != Op::inject) all.add(edge.kept);
+      wrapped += edge.kept_wrapped;
       continue;
     }
     Lanes<T, W> sum;
     sum.zero();
+    int64_t lanes = 0;
     if (step >= delay) {
       const std::size_t frame = (still ? 0 : step - delay) * task.samples + sample;
-      edge_sum(sum, edge, task.group->shape, frame, pixel, task.block);
+      lanes = edge_sum(sum, edge, task.group->shape, frame, pixel, task.block);
     }
     if (edge.bias != nullptr) sum.add(edge.bias);
     if (edge.edge->op == Op::inject) {
       sum.store(direct);
       continue;
     }
-    if (still) sum.store(edge.kept);
+    if (still) {
+      sum.store(edge.kept);
+      edge.kept_wrapped = lanes;
+    }
+    wrapped += lanes;
     all.add(sum);
   }
   all.store(total);
+  return wrapped;
 }
 
-template <class T, int W, bool kPlain>
+template <class T, int W, Form kForm>
 SNNPIPE_INLINE void run_block(const BlockTask<T>& task) {
   const Group<T>& group = *task.group;
   const std::size_t pixels = group.shape.pixels(), blocks = group.shape.blocks();
   alignas(kAlignment) T total[kLanes], direct[kLanes];
+  alignas(kAlignment) int32_t lost[kLanes];
   State<T> state;
   Lanes<T, W> lanes;
   for (std::size_t n = 0; n < task.samples; ++n) {
@@ -139,14 +158,16 @@ SNNPIPE_INLINE void run_block(const BlockTask<T>& task) {
       lanes.store(state.v);
       lanes.store(state.u);
       if (task.begin > 0) state = task.states[n * pixels + p];
+      int64_t wrapped = 0;
+      if constexpr (kForm == Form::counted) std::fill_n(lost, kLanes, 0);
       for (std::size_t t = task.begin; t < task.end; ++t) {
-        total_of<T, W>(task, n, t, p, total, direct);
+        wrapped += total_of<T, W>(task, n, t, p, total, direct);
         const std::size_t at = (t * task.samples + n) * pixels + p;
         const std::size_t kept = t - task.begin;
         if (group.kind == Kind::spiking) {
           task.masks[at * blocks + task.block] =
-              step<W, kPlain>(group.neurons, p, task.block, total, direct, state,
-                      task.active + kept * kLanes);
+              step<W, kForm>(group.neurons, p, task.block, total, direct, state,
+                              task.active + kept * kLanes, lost);
           if (n < task.membranes_of) {
             lanes.load(state.v);
             lanes.store(task.membranes + ((kept * task.membranes_of + n) * pixels + p) * kLanes);
@@ -154,7 +175,7 @@ SNNPIPE_INLINE void run_block(const BlockTask<T>& task) {
         } else {
           const T* value = total;
           if (group.kind == Kind::sum) pass_on<W>(group.neurons, p, task.block, total, direct);
-          if constexpr (!kPlain) {  // then it is a leaky group
+          if constexpr (kForm == Form::general && std::is_floating_point<T>::value) {  // leaky
             value = leak<W>(group.neurons, p, task.block, total, state);
           }
           lanes.load(value);
@@ -166,6 +187,10 @@ SNNPIPE_INLINE void run_block(const BlockTask<T>& task) {
         }
       }
       if (task.states != nullptr) task.states[n * pixels + p] = state;
+      if (task.overflows != nullptr) {
+        if constexpr (kForm == Form::counted) wrapped = std::accumulate(lost, lost + kLanes, wrapped);
+        *task.overflows += wrapped;
+      }
     }
   }
 }

@@ -8,6 +8,11 @@
 
 namespace snnpipe {
 
+// What a kernel leaves out. Plain float neurons: LIF and IF without gain, leak, synaptic current and
+// late reset. Plain integer ones: the current has no memory and a spike leaves 0. Others pay a tenth
+// for code they could do without; `counted` counts what leaves its range, integers only.
+enum class Form { plain, general, counted };
+
 // State of 64 neurons over the steps of one run.
 template <class T>
 struct State {
@@ -92,12 +97,12 @@ SNNPIPE_INLINE uint64_t fire(const Neurons<float>& neurons, std::size_t pixel, s
 }
 
 // One step of neurons that fire. `current` comes in as the sum of the edges and leaves as the whole
-// current. Returns the spikes. kPlain: LIF and IF without gain, leak, synaptic current and late
-// reset; they have a kernel of their own, for the code of the others costs them a tenth.
-template <int W, bool kPlain>
+// current. Returns the spikes.
+template <int W, Form kForm>
 SNNPIPE_INLINE uint64_t step(const Neurons<float>& neurons, std::size_t pixel, std::size_t block,
-                             float* current, const float*, State<float>& state, int32_t* active) {
-  if constexpr (kPlain) {
+                             float* current, const float*, State<float>& state, int32_t* active,
+                             int32_t*) {
+  if constexpr (kForm == Form::plain) {
     return fire<W, false>(neurons, pixel, block, current, current, state, active);
   } else {
     alignas(kAlignment) float row[kLanes];
@@ -131,42 +136,64 @@ SNNPIPE_INLINE void decay(Vector& x, const Vector& factor) {
   x = (x ^ sign) - sign;
 }
 
-// Loihi. 32 bits hold every value because the plan bounds the sums: |64 * sum| <= 2^30 without a
-// memory of the current and <= 2^24 with one, where a single wrap then leads back into 24 bits.
-template <int W, bool kPlain>
+// The current after one wrap, as Loihi's 24 bits: (-2^23, 2^23] where the sums are within 2^24.
+template <class Vector>
+SNNPIPE_INLINE void wrap(Vector& u) {
+  constexpr int32_t kWrap = 1 << 23;
+  u += ((u > kWrap) & -2 * kWrap) | ((u <= -kWrap) & 2 * kWrap);
+}
+
+// One step of Loihi's neurons; 32 bits hold every value because the plan bounds the sums (see
+// plan.cpp). `lost` counts, per lane, currents that wrap and membranes that saturate, but for those
+// that are reset from above their threshold.
+template <int W, Form kForm>
 SNNPIPE_INLINE uint64_t step(const Neurons<int32_t>& neurons, std::size_t pixel, std::size_t block,
                              int32_t* current, const int32_t* direct, State<int32_t>& state,
-                             int32_t* active) {
+                             int32_t* active, int32_t* lost) {
   typedef typename Lanes<int32_t, W>::Vector Values;
-  constexpr int32_t kWrap = 1 << 23, kMost = (1 << 23) - 1;
+  constexpr int32_t kMost = (1 << 23) - 1;
   const Values* memory = reinterpret_cast<const Values*>(neurons.current_factor.at(pixel, block));
   const Values* factor = reinterpret_cast<const Values*>(neurons.factor.at(pixel, block));
   const Values* threshold = reinterpret_cast<const Values*>(neurons.threshold.at(pixel, block));
   const Values* bias = reinterpret_cast<const Values*>(neurons.bias.at(pixel, block));
   const Values* injected = reinterpret_cast<const Values*>(direct);
+  const bool stays = kForm != Form::plain && !neurons.taken.empty();
+  const Values* taken =
+      stays ? reinterpret_cast<const Values*>(neurons.taken.at(pixel, block)) : threshold;
+  const Values subtracts = Values{} - static_cast<int32_t>(stays);
   Values* total = reinterpret_cast<Values*>(current);
   Values* membrane = reinterpret_cast<Values*>(state.v);
   Values* held = reinterpret_cast<Values*>(state.u);
   Values* counts = reinterpret_cast<Values*>(active);
+  Values* out_of_range = reinterpret_cast<Values*>(lost);
   alignas(kAlignment) int32_t fired[kLanes];
 #pragma GCC unroll 16
   for (int j = 0; j < Lanes<int32_t, W>::kCount; ++j) {
-    Values u = total[j] * 64;
-    if (neurons.current_decays) {
+    Values gathered = total[j] * 64;
+    if constexpr (kForm != Form::plain) {
       Values before = held[j];
       decay(before, memory[j]);
-      u += before;
+      gathered += before;
     }
-    u += ((u > kWrap) & -2 * kWrap) | ((u <= -kWrap) & 2 * kWrap);
-    held[j] = u;
+    Values u = gathered;
+    wrap(u);
     const Values whole = u + bias[j] + injected[j];
     Values v = membrane[j];
     decay(v, factor[j]);
     v += whole;
-    v = v > kMost ? Values{} + kMost : v;
-    v = v < -kMost ? Values{} - kMost : v;
+    const Values above = v > kMost, below = v < -kMost;
+    v = above ? Values{} + kMost : v;
+    v = below ? Values{} - kMost : v;
     const Values spike = v > threshold[j];
-    membrane[j] = v & ~spike;
+    if constexpr (kForm == Form::plain) {
+      membrane[j] = v & ~spike;
+    } else {
+      held[j] = u;
+      membrane[j] = (v & (~spike | subtracts)) - (taken[j] & spike & subtracts);
+    }
+    if constexpr (kForm == Form::counted) {
+      out_of_range[j] -= (gathered != u) + below + (above & (~spike | subtracts));
+    }
     total[j] = whole;
     reinterpret_cast<Values*>(fired)[j] = spike;
     counts[j] -= (whole != 0) | spike;

@@ -127,7 +127,7 @@ Neurons<int32_t> integer_bias(const Shape& shape, const View<int32_t>& bias) {
 
 Neurons<int32_t> integer_neurons(const Shape& shape, const View<int32_t>& du,
                                  const View<int32_t>& dv, const View<int32_t>& threshold,
-                                 const View<int32_t>& bias) {
+                                 const View<int32_t>& bias, bool at_threshold, bool subtracts) {
   Neurons<int32_t> neurons = integer_bias(shape, bias);
   check_range("du", du, 0, 4095);
   check_range("dv", dv, 0, 4096);
@@ -137,7 +137,11 @@ Neurons<int32_t> integer_neurons(const Shape& shape, const View<int32_t>& du,
   neurons.factor = rows_of("dv", shape, dv, int32_t{4096});
   change(neurons.factor, [](int32_t value) { return 4096 - value; });
   neurons.threshold = rows_of("threshold", shape, threshold, int32_t{1 << 17});
-  change(neurons.threshold, [](int32_t value) { return value * 64; });
+  if (subtracts) {
+    neurons.taken = rows_of("threshold", shape, threshold, int32_t{0});
+    change(neurons.taken, [](int32_t value) { return value * 64; });
+  }
+  change(neurons.threshold, [=](int32_t value) { return value * 64 - at_threshold; });
   for (std::size_t i = 0; i < du.size(); ++i) neurons.current_decays |= du.data[i] != 4095;
   return neurons;
 }

@@ -47,9 +47,10 @@ struct FloatNeuron {
 };
 
 Neurons<float> float_neurons(const Shape& shape, const FloatNeuron& neuron);
+// `at_threshold`: fires at the threshold too; `subtracts`: a spike takes the threshold off.
 Neurons<int32_t> integer_neurons(const Shape& shape, const View<int32_t>& du,
                                  const View<int32_t>& dv, const View<int32_t>& threshold,
-                                 const View<int32_t>& bias);
+                                 const View<int32_t>& bias, bool at_threshold, bool subtracts);
 Neurons<int32_t> integer_bias(const Shape& shape, const View<int32_t>& bias);
 
 }  // namespace snnpipe

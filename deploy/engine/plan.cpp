@@ -8,9 +8,13 @@
 namespace snnpipe {
 namespace {
 
-// Integer sums stay below these, so that 32 bits hold every step (see neurons.hpp).
+// Integer sums stay below these, so that 32 bits hold every step (see neurons.hpp): an edge's
+// products and what a relay passes on, and the sum into a neuron, which enters its current times 64.
+constexpr double kLargestProducts = 1 << 30;
 constexpr double kLargestSum = 1 << 24;
-constexpr double kLargestSumWithMemory = 1 << 18;
+constexpr double kLargestCurrent = 1 << 29;  // with a memory
+constexpr double kRegister = 1 << 23;
+constexpr int kMostShift = 24;
 
 double bias_limit(const Neurons<int32_t>& neurons) {
   double limit = 0;
@@ -23,32 +27,82 @@ double bias_limit(const Neurons<int32_t>& neurons) {
 
 void bound(std::vector<Group<float>>&) {}
 
+// A current wraps once a step. While 64 * sum is at most 2^24 that leads back into 24 bits; beyond,
+// a current with a memory can grow until what it forgets makes up for what one wrap leaves.
+double largest_current(const Neurons<int32_t>& neurons, double sum) {
+  const Buffer<int32_t>& values = neurons.current_factor.values;
+  const double kept = *std::max_element(values.data(), values.data() + values.size()) / 4096.0;
+  return std::max(64 * sum, (64 * sum - 2 * kRegister) / (1 - kept));
+}
+
 // Proves from the weights that every sum stays where 32-bit integers hold it.
-void bound(std::vector<Group<int32_t>>& groups) {
-  for (std::size_t index = 0; index < groups.size(); ++index) {
-    Group<int32_t>& group = groups[index];
-    if (group.kind == Kind::input) continue;
+class Bounds {
+  enum class Found { no, soon, yes };
+
+ public:
+  explicit Bounds(std::vector<Group<int32_t>>& groups) : groups_(groups), found_(groups.size()) {}
+
+  void all() {
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+      if (groups_[g].kind == Kind::spiking) groups_[g].limit = 1;
+    }
+    for (std::size_t g = 0; g < groups_.size(); ++g) bound(g);
+  }
+
+ private:
+  // The limit of what a group passes on; a sum's follows from those of the groups before it.
+  void bound(std::size_t index) {
+    Group<int32_t>& group = groups_[index];
+    if (group.kind == Kind::input || found_[index] == Found::yes) return;
+    if (found_[index] == Found::soon) {
+      fail(name(index), "sums feed each other and can grow at every step");
+    }
+    found_[index] = Found::soon;
     double sum = 0, injected = 0;
-    for (const Edge<int32_t>& edge : group.edges) {
-      const double source = groups[edge.source].limit;
+    for (Edge<int32_t>& edge : group.edges) {
+      Group<int32_t>& source = groups_[edge.source];
+      if (source.kind != Kind::spiking) bound(edge.source);
       if (edge.op == Op::inject) {
-        injected += source;
+        injected += source.limit;
       } else {
-        sum += edge.reach * source;
+        sum += reach(index, edge, source.limit);
       }
     }
-    const bool memory = group.kind == Kind::spiking && group.neurons.current_decays;
-    const double allowed = memory ? kLargestSumWithMemory : kLargestSum;
-    if (sum > allowed) {
-      fail("group " + std::to_string(index),
-           "the sum into one neuron may reach " + std::to_string(sum) +
-               "; the engine's integers hold " + std::to_string(allowed));
+    const double allowed = group.kind == Kind::relay ? kLargestProducts : kLargestSum;
+    if (sum > allowed) too_large(index, sum, allowed);
+    if (group.kind == Kind::spiking && group.neurons.current_decays) {
+      const double current = largest_current(group.neurons, sum);
+      if (current > kLargestCurrent) too_large(index, current / 64, kLargestCurrent / 64);
     }
-    group.limit = group.kind == Kind::spiking ? 1
-                  : group.kind == Kind::sum   ? 64 * sum + bias_limit(group.neurons) + injected
-                                              : sum;
+    if (group.kind == Kind::sum) {
+      group.limit = 64 * sum + bias_limit(group.neurons) + injected;
+    } else if (group.kind == Kind::relay) {
+      group.limit = sum;
+    }
+    found_[index] = Found::yes;
   }
-}
+
+  // The largest magnitude of an edge's finished sum.
+  double reach(std::size_t target, Edge<int32_t>& edge, double source) {
+    double sum = edge.reach * source;
+    if (sum > kLargestProducts) too_large(target, sum, kLargestProducts);
+    edge.wraps &= sum >= kRegister;
+    if (edge.wraps) sum = kRegister;
+    return std::ceil(std::ldexp(sum, edge.shift));
+  }
+
+  static std::string name(std::size_t index) { return "group " + std::to_string(index); }
+
+  [[noreturn]] static void too_large(std::size_t index, double sum, double allowed) {
+    fail(name(index), "the sum into one neuron may reach " + std::to_string(sum) +
+                          "; the engine's integers hold " + std::to_string(allowed));
+  }
+
+  std::vector<Group<int32_t>>& groups_;
+  std::vector<Found> found_;
+};
+
+void bound(std::vector<Group<int32_t>>& groups) { Bounds(groups).all(); }
 
 Geometry geometry_of(const Shape& source, const Window& window) {
   Geometry geometry;
@@ -140,7 +194,6 @@ void Builder<T>::check_ends(const std::string& edge, std::size_t source, std::si
     fail(edge, "an edge without a delay leads from an earlier group to a later one; there are " +
                    std::to_string(groups_.size()) + " groups");
   }
-  if (back && std::is_integral<T>::value) fail(edge, "there are no loops in integers");
   if (delay > kLargestAxis) fail(edge, "the delay is too large");
   if (groups_[target].kind == Kind::input) fail(edge, "an input cannot be a target");
 }
@@ -150,7 +203,12 @@ void Builder<T>::check_ends(const std::string& edge, std::size_t source, std::si
 template <class T>
 void Builder<T>::linear(const std::string& edge, std::size_t target, const T* weight,
                         Edge<T> made, std::size_t channels, std::size_t groups,
-                        const View<T>* bias) {
+                        const View<T>* bias, int shift) {
+  if (shift != 0 && !std::is_integral<T>::value) fail(edge, "there are no exponents in floats");
+  if (shift < -kMostShift || shift > kMostShift) {
+    fail(edge, "the exponent is " + std::to_string(shift) + "; expected -24 to 24");
+  }
+  made.shift = shift;
   const Shape& out = groups_[target].shape;
   const Geometry& geometry = made.geometry;
   const std::size_t window = static_cast<std::size_t>(geometry.kernel[0] * geometry.kernel[1]);
@@ -189,7 +247,7 @@ void Builder<T>::linear(const std::string& edge, std::size_t target, const T* we
 template <class T>
 void Builder<T>::conv(std::size_t source, std::size_t target, const View<T>& weight,
                       const View<T>* bias, const Window& window, std::size_t groups,
-                      std::size_t delay) {
+                      std::size_t delay, int shift) {
   const std::string edge = label("conv", source, target);
   check_ends(edge, source, target, delay);
   const Shape& in = groups_[source].shape;
@@ -205,12 +263,13 @@ void Builder<T>::conv(std::size_t source, std::size_t target, const View<T>& wei
   check_window(edge, in, out, window);
   Edge<T> made{source, delay, Op::linear};
   made.geometry = geometry_of(in, window);
-  linear(edge, target, weight.data, std::move(made), in.channels, groups, bias);
+  made.wraps = std::is_integral<T>::value;
+  linear(edge, target, weight.data, std::move(made), in.channels, groups, bias, shift);
 }
 
 template <class T>
 void Builder<T>::dense(std::size_t source, std::size_t target, const View<T>& weight,
-                       const View<T>* bias, std::size_t delay) {
+                       const View<T>* bias, std::size_t delay, int shift) {
   const std::string edge = label("dense", source, target);
   check_ends(edge, source, target, delay);
   const Shape& in = groups_[source].shape;
@@ -222,7 +281,7 @@ void Builder<T>::dense(std::size_t source, std::size_t target, const View<T>& we
   }
   Edge<T> made{source, delay, Op::linear};
   made.geometry.width = made.geometry.kernel[1] = static_cast<std::ptrdiff_t>(in.pixels());
-  linear(edge, target, weight.data, std::move(made), in.channels, 1, bias);
+  linear(edge, target, weight.data, std::move(made), in.channels, 1, bias, shift);
 }
 
 template <class T>

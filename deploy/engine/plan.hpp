@@ -96,7 +96,8 @@ template <>
 struct Neurons<int32_t> {
   Rows<int32_t> current_factor;  // 4095 - du, in 1/4096
   Rows<int32_t> factor;          // 4096 - dv, in 1/4096
-  Rows<int32_t> threshold;       // in membrane units (vth * 64)
+  Rows<int32_t> threshold;       // in membrane units (vth * 64), 1 less where equality fires
+  Rows<int32_t> taken;           // what a spike takes off the membrane; empty: all of it
   Rows<int32_t> bias;            // in membrane units
   bool current_decays = false;   // false: du = 4095 everywhere, the current has no memory
 };
@@ -143,6 +144,8 @@ struct Edge {
   Buffer<T> bias;         // per output block, empty when there is none
   T area = 0;             // mean pooling divides by it; 0 for a sum
   Rows<T> factor;         // of an identity, empty when there is none
+  int shift = 0;          // integers: the sum's exponent, to the left, or to the right with floor
+  bool wraps = false;     // integers: the sum may leave the 24 bits that a convolution keeps
   bool permutes = false;  // an identity between two layouts (a flattened image)
   double reach = 0;       // largest sum of |weights| into one neuron
 };
@@ -190,9 +193,9 @@ class Builder {
   std::size_t input(Shape shape, double limit);
   std::size_t group(Kind kind, Shape shape, Neurons<T> neurons);
   void conv(std::size_t source, std::size_t target, const View<T>& weight, const View<T>* bias,
-            const Window& window, std::size_t groups, std::size_t delay);
+            const Window& window, std::size_t groups, std::size_t delay, int shift);
   void dense(std::size_t source, std::size_t target, const View<T>& weight, const View<T>* bias,
-             std::size_t delay);
+             std::size_t delay, int shift);
   void pool(std::size_t source, std::size_t target, const Window& window, bool mean,
             std::size_t delay);
   void identity(std::size_t source, std::size_t target, const View<T>* factor, std::size_t delay);
@@ -205,7 +208,7 @@ class Builder {
   void check_ends(const std::string& edge, std::size_t source, std::size_t target,
                   std::size_t delay) const;
   void linear(const std::string& edge, std::size_t target, const T* weight, Edge<T> made,
-              std::size_t channels, std::size_t groups, const View<T>* bias);
+              std::size_t channels, std::size_t groups, const View<T>* bias, int shift);
   std::vector<Stage> stages(const Loops& loops) const;
   std::vector<Group<T>> groups_;
 };

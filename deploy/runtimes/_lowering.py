@@ -84,8 +84,9 @@ class Lowering:
     """Walks a network once and hands it to a builder of the extension.
 
     Between two operations of one synapse, and before a delay, stands a relay, a population of
-    bare sums. ``groups`` numbers the layers, in the order they run; ``loops`` holds the first and
-    last number of each loop; ``injected`` the layers whose current the host computes.
+    bare sums. ``groups`` numbers the layers, in the order they run; ``relays`` names the layer of
+    each relay; ``loops`` holds the first and last number of each loop; ``injected`` the layers
+    whose current the host computes.
     """
 
     def __init__(self, network: Network, builder: Any, runtime: str) -> None:
@@ -96,6 +97,7 @@ class Lowering:
         self.integer = arithmetic if isinstance(arithmetic, Integer) else None
         self.host = self.integer.host_scale if self.integer else {}
         self.groups: dict[str, int] = {}
+        self.relays: dict[int, str] = {}
         self.loops: list[tuple[int, int]] = []
         self.injected: list[Layer] = []
         self._edges: list[tuple[Layer, _Place, int]] = []
@@ -115,8 +117,9 @@ class Lowering:
             limit = math.ceil(largest) if self.integer else 0
             self.groups[network.input] = self.builder.input(_axes(network.input_shape), limit)
         for component in components(network):
-            if self.integer and component[0].name in self.host:
-                self._host_layer(component[0], self.integer.bias_exponents[component[0].name])
+            hosted = [layer for layer in component if layer.name in self.host]
+            if self.integer and hosted:
+                self._host_layer(hosted[0], self.integer.bias_exponents[hosted[0].name])
             else:
                 self._component(component)
         for layer, place, target in self._edges:
@@ -188,17 +191,21 @@ class Lowering:
 
     def _relay(self, layer: Layer, place: _Place, shape: Shape) -> _Place:
         relay: int = self.builder.relay(_axes(shape))
+        self.relays[relay] = layer.name
         self._edges.append((layer, place, relay))
         return _Place(relay, shape)
 
     def _edge(self, layer: Layer, place: _Place, target: int) -> None:
         source = self.groups[place.source] if isinstance(place.source, str) else place.source
         builder, operation, delay = self.builder, place.operation, place.delay
+        exponents = self.integer.weight_exponents if self.integer else {}
+        shift = 0 if operation is None else exponents.get(operation.name, 0)
         if isinstance(operation, Conv1d):
             operation = operation.as_conv()
         match operation:
             case Dense():
-                builder.dense(source, target, *self._weights(layer, operation), delay=delay)
+                weights = self._weights(layer, operation)
+                builder.dense(source, target, *weights, delay=delay, shift=shift)
             case Conv():
                 builder.conv(
                     source,
@@ -209,6 +216,7 @@ class Lowering:
                     dilation=operation.dilation,
                     groups=operation.groups,
                     delay=delay,
+                    shift=shift,
                 )
             case SumPool() | AvgPool():
                 builder.pool(
@@ -285,5 +293,8 @@ class Lowering:
             layer.neuron, self.network.contract, lambda values: _whole(values, layer.name, layer)
         )
         du, dv, threshold = (_spread(x, layer.shape) for x in (cell.du, cell.dv, cell.threshold))
-        group = self.builder.spiking(axes, du, dv, threshold, bias)
+        contract = self.network.contract
+        group = self.builder.spiking(
+            axes, du, dv, threshold, bias, compare=contract.compare, reset=contract.reset
+        )
         return group

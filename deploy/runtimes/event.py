@@ -6,7 +6,7 @@ fused products, so that a run gives the same bits on every machine and at every 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +28,11 @@ from ...network.layers import (
     Network,
     Scale,
     SumPool,
+    Synapse,
 )
-from ...network.linear import through
+from ...network.linear import apply
 from ...network.neurons import IF, LI, LIF, CubaLI, CubaLIF, Sum, Threshold
+from ...network.overflow import can_overflow, whole_run
 from ...network.simulate import frames_of
 from ...network.support import Recurrent, Table, refuse_unsupported
 from ...network.trace import Record, Trace
@@ -46,12 +48,17 @@ Values = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class EventSession:
-    """A network handed to the engine, ready to run batches."""
+    """A network handed to the engine, ready to run batches.
+
+    ``counted``: per number of steps the layers that are not proven to stay in range.
+    """
 
     network: Network
     plan: FloatPlan | IntegerPlan
     groups: dict[str, int]
     host: tuple[Layer, ...]
+    relays: dict[int, str] = field(default_factory=dict)
+    counted: dict[int, frozenset[str]] = field(default_factory=dict)
 
     def run(self, x: NDArray[np.float32], steps: int, record: Record | None = None) -> Trace:
         """Frames float32 (B, *input_shape), shown at every step, or (T, B, *input_shape).
@@ -67,15 +74,20 @@ class EventSession:
         inputs = [self._flat(shown, static)] if self.network.input in self.groups else []
         arithmetic = self.network.contract.arithmetic
         if isinstance(arithmetic, Integer):
-            inputs += [self._host_current(arithmetic, layer, shown, static) for layer in self.host]
+            inputs += [self._host_current(arithmetic, layer, shown, steps) for layer in self.host]
+        counted = self._counted(steps)
         try:
-            outputs, fired, spikes, currents, _, active = self.plan.run(
-                inputs, steps, spikes=record.spikes, currents=record.currents
+            outputs, fired, spikes, currents, _, active, lost = self.plan.run(
+                inputs,
+                steps,
+                spikes=record.spikes,
+                currents=record.currents,
+                overflows=list(counted),
             )
         except ValueError as error:
             raise RequestError("E_INPUT", f"the event engine refuses the input: {error}") from error
-        counted = np.count_nonzero(shown, axis=1).astype(np.int64)
-        every = {self.network.input: np.repeat(counted, steps // len(counted), axis=0)}
+        seen = np.count_nonzero(shown, axis=1).astype(np.int64)
+        every = {self.network.input: np.repeat(seen, steps // len(seen), axis=0)}
         named = {layer.name: self.groups[layer.name] for layer in self.network.layers}
         for layer in self.network.layers:
             every[layer.name] = fired[named[layer.name]].reshape(steps, *layer.shape)
@@ -85,7 +97,25 @@ class EventSession:
             {name: spikes[group] for name, group in named.items() if group in spikes},
             {name: currents[group] for name, group in named.items() if group in currents},
             {name: active[group] for name, group in named.items() if group in active},
+            self._overflows(counted, lost, outputs),
         )
+
+    def _counted(self, steps: int) -> dict[int, str]:
+        """The groups whose overflows are counted in so many steps, and the layer of each."""
+        if steps not in self.counted:
+            self.counted[steps] = can_overflow(self.network, steps)
+        layers = {group: name for name, group in self.groups.items()} | self.relays
+        return {group: name for group, name in layers.items() if name in self.counted[steps]}
+
+    def _overflows(
+        self, counted: dict[int, str], lost: dict[int, int], outputs: Values
+    ) -> dict[str, int] | None:
+        if not isinstance(self.network.contract.arithmetic, Integer):
+            return None
+        found = dict.fromkeys(counted.values(), 0)
+        for group, name in counted.items():
+            found[name] += lost[group]
+        return whole_run(self.network, found, outputs)
 
     def _flat(self, shown: Values, static: bool) -> Values:
         """The network's input as the plan takes it: (B, N) or (T, B, N)."""
@@ -100,21 +130,39 @@ class EventSession:
         return flat[0] if static else flat
 
     def _host_current(
-        self, arithmetic: Integer, layer: Layer, shown: Values, static: bool
+        self, arithmetic: Integer, layer: Layer, shown: Values, steps: int
     ) -> NDArray[np.int32]:
-        """The current that the host writes as biases, (B, N) or (T, B, N), membrane units."""
+        """The current that the host writes as biases, membrane units: (B, N) where it is the same
+        at every step, else (T, B, N)."""
         if not np.isfinite(shown).all():
             raise RequestError("E_INPUT", "the input holds a value that is not finite")
-        frames = shown.reshape(-1, *self.network.input_shape)
-        written = np.empty((len(frames), layer.size), np.int32)
-        for start in range(0, len(frames), MOST_SAMPLES):
-            part = frames[start : start + MOST_SAMPLES]
-            total = np.zeros((len(part), *layer.shape), np.float32)
+        operations = (operation for synapse in layer.synapses for operation in synapse.operations)
+        if any(isinstance(operation, Delay) for operation in operations):
+            shown = np.broadcast_to(shown, (steps, *shown.shape[1:]))
+        length, samples = shown.shape[:2]
+        written = np.empty((length, samples, layer.size), np.int32)
+        at_once = max(1, MOST_SAMPLES // length)
+        for start in range(0, samples, at_once):
+            part = shown[:, start : start + at_once]
+            total = np.zeros((*part.shape[:2], *layer.shape), np.float32)
             for synapse in layer.synapses:
-                total = total + through(synapse, part)
+                total = total + _over_steps(synapse, part)
             bias = host_bias(arithmetic, layer, total)
-            written[start : start + MOST_SAMPLES] = bias.reshape(len(part), -1)
-        return written if static else written.reshape(len(shown), -1, layer.size)
+            written[:, start : start + at_once] = bias.reshape(*part.shape[:2], -1)
+        return written if length == steps else written[0]
+
+
+def _over_steps(synapse: Synapse, x: Values) -> Values:
+    """All steps of a synapse from the input, (T, B, *source shape) to (T, B, *layer shape)."""
+    for operation in synapse.operations:
+        if isinstance(operation, Delay):
+            late = np.zeros_like(x)
+            late[operation.steps :] = x[: max(len(x) - operation.steps, 0)]
+            x = late
+        else:
+            flat = apply(operation, x.reshape(-1, *x.shape[2:]))
+            x = flat.reshape(*x.shape[:2], *flat.shape[1:])
+    return x
 
 
 TABLE: Table = dict.fromkeys(
@@ -160,7 +208,8 @@ class EventRuntime:
             plan = builder.build(output, loops=lowering.loops)
         except ValueError as error:
             raise RequestError("E_ENGINE", f"the event engine refuses it: {error}") from error
-        return EventSession(network, plan, lowering.groups, tuple(lowering.injected))
+        host = tuple(lowering.injected)
+        return EventSession(network, plan, lowering.groups, host, lowering.relays)
 
 
 PLUGIN = EventRuntime("event", "nir", TABLE)

@@ -1,37 +1,87 @@
-"""Loihi integers for Lava: 8-bit weights by post-training quantisation, as a .nir file."""
+"""Loihi integers for Lava: weights of 8 to 2 bits by post-training quantisation, as a .nir file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...errors import RequestError
 from ...network.layers import Network
 from ...network.nir_file import write_network
-from ..quantise import TABLE, quantise
+from ..flips import Calibration
+from ..lava_script import write_script
+from ..quantise import TABLE, LayerScale, Settings, quantise
+
+OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "bits": ("8", "7", "6", "5", "4", "3", "2"),
+    "first_layer": ("host", "graded"),
+    "scaling": ("mse", "flips"),
+    "thresholds": ("layer", "channel"),
+    "chip": ("loihi1", "loihi2"),
+}
+"""`Settings` as options."""
 
 
+def settings_of(options: Mapping[str, Any]) -> Settings:
+    """The settings that options name; RequestError (E_OPTION) where they are not those."""
+    if options.keys() != OPTIONS.keys() or not str(options["bits"]).isdecimal():
+        raise RequestError(
+            "E_OPTION", f"the options are {dict(options)}; expected one of each of {dict(OPTIONS)}"
+        )
+    chosen: dict[str, Any] = {name: value for name, value in options.items() if name != "bits"}
+    return Settings(int(options["bits"]), **chosen)
+
+
+@dataclass(frozen=True)
 class LavaTarget:
-    """Writes ``network.nir`` with integer arithmetic in its contract."""
+    """Writes ``network.nir`` with integer arithmetic in its contract.
+
+    ``calibration``: the inputs on which scaling ``flips`` counts changed spikes.
+    """
+
+    calibration: Calibration | None = None
 
     name = "lava"
     table = TABLE
-    options: Mapping[str, tuple[str, ...]] = {}
+    options = OPTIONS
 
     def check(self, network: Network) -> None:
         """Raise RequestError (E_UNSUPPORTED, E_RANGE) for what Loihi's integers cannot hold."""
         quantise(network)
 
+    def calibrated(self, calibration: Calibration) -> LavaTarget:
+        """The same target with inputs to choose scales on."""
+        return LavaTarget(calibration)
+
     def write(
-        self,
-        network: Network,
-        folder: Path,
-        options: Mapping[str, str],  # noqa: ARG002 - it has none
+        self, network: Network, folder: Path, options: Mapping[str, str]
     ) -> Mapping[str, Any]:
-        """Quantise a grid network; the manifest gets each layer's scale and caps."""
-        quantised, scales = quantise(network)
+        """Quantise a float network; the manifest gets each layer's scale and caps, and where the
+        calibration inputs are found again."""
+        settings = settings_of(options)
+        calibration = self.calibration if settings.scaling == "flips" else None
+        quantised, scales = quantise(network, settings, calibration)
         write_network(quantised, folder / "network.nir")
-        return {"weight_bits": 8, "scales": [scale.to_dict() for scale in scales]}
+        script = write_script(quantised, folder)
+        return {
+            "script": script.file,
+            "calibration": None if calibration is None else calibration.to_dict(),
+            "scales": [scale.to_dict() for scale in scales],
+            "remarks": [*_remarks(network, scales), *script.remarks],
+        }
+
+
+def _remarks(network: Network, scales: tuple[LayerScale, ...]) -> Iterator[str]:
+    if network.contract.reset == "subtract":
+        yield (
+            "its neurons subtract their threshold, which needs a neuron program of Loihi 2: Loihi "
+            "1 and Lava's own LIF reset to zero"
+        )
+    for scale in scales:
+        if scale.remark:
+            yield f"layer '{scale.layer}': {scale.remark}"
 
 
 PLUGIN = LavaTarget()

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from snnpipe.network import dynamics
+from snnpipe.network.contract import Contract
+from snnpipe.network.dynamics import IntegerCell, State
 from snnpipe.network.layers import Conv
 from snnpipe.network.linear import apply
 
@@ -79,9 +80,12 @@ def test_an_identity_and_a_pool_take_the_input_as_it_is(shape: tuple[int, int, i
     st.sampled_from(ISAS),
     st.booleans(),
     st.sampled_from([40, 3000, 60_000]),
+    st.sampled_from(["gt", "ge"]),
+    st.sampled_from(["value", "subtract"]),
+    st.booleans(),
 )
 def test_an_integer_step_is_the_one_of_dynamics(
-    seed: int, isa: str, memory: bool, size: int
+    seed: int, isa: str, memory: bool, size: int, compare: Any, reset: Any, counted: bool
 ) -> None:
     rng = np.random.default_rng(seed)
     steps, n, inputs = 7, 67, 4
@@ -96,22 +100,25 @@ def test_an_integer_step_is_the_one_of_dynamics(
     injected = rng.integers(-(2**19), 2**19, (2, n)).astype(np.int32)
     b = engine.IntegerBuilder()
     source, current = b.input((inputs, 1, 1), 1), b.input((n, 1, 1), 2**19)
-    group = b.spiking((n, 1, 1), du, dv, threshold, bias)
+    group = b.spiking((n, 1, 1), du, dv, threshold, bias, compare, reset)
     b.dense(source, group, weight)
     b.inject(current, group)
-    out, _, _, currents, membranes, active = b.build(group, isa).run(
-        [x, injected], steps, currents=2, membranes=2
+    out, _, _, currents, membranes, active, lost = b.build(group, isa).run(
+        [x, injected], steps, currents=2, membranes=2, overflows=[group] if counted else []
     )
-    u = v = np.zeros((2, n), np.int64)
+    cell = IntegerCell(Contract(1, compare=compare, reset=reset), du, dv, threshold.astype(int))
+    state, overflows = State(np.int64(0), np.int64(0)), 0
     for t in range(steps):
-        u = dynamics.loihi_current(u, x[t].astype(np.int64) @ weight.T.astype(np.int64), du)
-        v = dynamics.loihi_integrate(v, u, bias + injected.astype(np.int64), dv)
-        spike = dynamics.loihi_decide(v, threshold.astype(np.int64))
-        v = dynamics.loihi_reset(v, spike)
-        np.testing.assert_array_equal(currents[group][t], u + bias + injected)
+        total = x[t].astype(np.int64) @ weight.T.astype(np.int64)
+        overflows += int(cell.lost(state, total, bias + injected.astype(np.int64)).sum())
+        state = cell.membrane(state, total, bias + injected.astype(np.int64))
+        spike = cell.decide(state.v)
+        state = cell.settle(state, spike)
+        np.testing.assert_array_equal(currents[group][t], state.i + bias + injected)
         np.testing.assert_array_equal(out[t], spike)
-        np.testing.assert_array_equal(membranes[group][t], v)
+        np.testing.assert_array_equal(membranes[group][t], state.v)
         assert active[group][t] == np.count_nonzero((currents[group][t] != 0) | spike)
+    assert lost == ({group: overflows} if counted else {})
 
 
 Call = Callable[[], Any]
@@ -219,6 +226,11 @@ def test_a_padding_as_large_as_the_kernel_sees_nothing_outside() -> None:
         ({"du": whole(-1)}, "0 to 4095"),
         ({"dv": whole(4097)}, "0 to 4096"),
         ({"threshold": whole(2**17 + 1)}, "131072"),
+        ({"compare": ">"}, "gt or ge"),
+        ({"reset": "late"}, "value or subtract"),
+        ({"shift": 25}, "expected -24 to 24"),
+        ({"shift": 22, "limit": 2**5}, "may reach"),
+        ({"overflows": [0]}, "group 0 has no sums"),
         ({"bias": whole(2**28 + 1)}, "268435456"),
         ({"weight": np.full((1, 2), 2**22, np.int32), "limit": 3}, "may reach"),
         ({"weight": np.full((1, 2), 2**17, np.int32), "du": whole(7), "limit": 2}, "may reach"),
@@ -238,14 +250,17 @@ def test_bad_integers_are_refused(change: dict[str, Any], word: str) -> None:
             "weight": np.full((1, 2), 5, np.int32),
             "limit": 1,
             "x": whole(1, 1).reshape(1, 2),
+            "compare": "gt",
+            "reset": "value",
+            "shift": 0,
+            "overflows": [],
         } | changes
         b = engine.IntegerBuilder()
         source = b.input((2, 1, 1), values["limit"])
-        group = b.spiking(
-            (1, 1, 1), values["du"], values["dv"], values["threshold"], values["bias"]
-        )
-        b.dense(source, group, values["weight"])
-        return b.build(group).run([values["x"]], 3)[0].tolist()
+        own = (values[k] for k in ("du", "dv", "threshold", "bias", "compare", "reset"))
+        group = b.spiking((1, 1, 1), *own)
+        b.dense(source, group, values["weight"], shift=values["shift"])
+        return b.build(group).run([values["x"]], 3, overflows=values["overflows"])[0].tolist()
 
     assert call({}) == [[[1]], [[1]], [[1]]]
     with pytest.raises(ValueError, match=word):
@@ -278,8 +293,6 @@ def test_edges_lead_forward_between_groups_that_fit() -> None:
         i.pool(source, target, kernel=(1, 1), stride=(1, 1), mean=True)
     with pytest.raises(ValueError, match="no factor"):
         i.identity(source, target, whole(2))
-    with pytest.raises(ValueError, match="no loops"):
-        i.identity(target, target, delay=1)
     i.inject(source, target)
     with pytest.raises(ValueError, match="may be injected"):
         i.inject(source, target)
@@ -349,7 +362,7 @@ def test_a_leaky_group_emits_its_membrane(isa: str) -> None:
 
 
 def test_a_silent_batch_and_an_empty_one() -> None:
-    outputs, fired, spikes, *_, active = float_call(
+    outputs, fired, spikes, *_, active, _ = float_call(
         x=np.zeros((2, 16), np.float32), bias=np.zeros(2, np.float32)
     )()
     assert not outputs.any()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_networks import frames, networks
 from snnpipe.errors import RequestError
-from snnpipe.hardware.chip import load_chip
-from snnpipe.hardware.energy import energy
+from snnpipe.hardware.baselines import break_even
+from snnpipe.hardware.chip_file import load_chip
+from snnpipe.hardware.energy import energy, plan, ratio
 from snnpipe.network.contract import Contract, Integer
 from snnpipe.network.layers import Conv, Dense, Flatten, Layer, Network, Synapse
 from snnpipe.network.neurons import IF, LI, LIF, Sum
@@ -21,6 +23,7 @@ from snnpipe.network.simulate import simulate
 from snnpipe.network.trace import join
 
 LOIHI, CMOS = load_chip("loihi1"), load_chip("cmos45")
+NAHUKU, MEMORY = load_chip("loihi1-nahuku"), load_chip("cmos45-mem")
 NETWORK = toy_network.network()
 TRACE = simulate(NETWORK, toy_network.frame(), toy_network.STEPS)
 
@@ -92,6 +95,132 @@ def test_cmos45_by_hand(form, choice, snn, ann):
     else:
         assert report.dynamic.label == ""
         assert report.ann.snn_over_ann == snn / ann
+
+
+def test_nahuku_by_hand():
+    report = energy(NETWORK, TRACE, NAHUKU)
+    assert {term.name: (term.count, term.amount.value) for term in report.terms} == {
+        "synops_conv": (220, 5280.0),
+        "synops_dense": (60, 2130.0),
+        "accesses": (172, 8806.4),
+        "updates_active": (145, 3132.0),
+        "spikes_out": (93, 6444.9),
+        "messages": (87, 9657.0),
+    }
+    assert (report.dynamic.all_samples.value, report.dynamic.grade) == (35450.3, "R")
+    # Were it not known how many updates were active: from none of them to all.
+    amount = energy(NETWORK, replace(TRACE, active=None), NAHUKU).dynamic.all_samples
+    assert amount.value is None
+    assert (amount.low, amount.high) == (32318.3, 32318.3 + 172 * 21.6)
+
+
+def test_memory_by_hand():
+    """Streamed: a byte costs 1.25 pJ, 32 bits cost 5; alone every access costs 10."""
+    report = energy(NETWORK, TRACE, MEMORY)
+    assert {term.name: (term.count, term.amount.value) for term in report.terms} == {
+        "additions": (480, 48.0),
+        "multiplications": (200, 40.0),
+        "compares": (172, 17.2),
+        "weight_reads": (480, 600.0),
+        "input_reads": (200, 250.0),
+        "states": (904, 4520.0),
+        "spikes": (174, 870.0),
+        "outputs": (6, 30.0),
+    }
+    total = report.dynamic.all_samples
+    assert (total.value, report.dynamic.label, report.dynamic.grade) == (6375.2, "", "D")
+    accesses = 480 + 200 + 904 + 174 + 6
+    assert total.high == pytest.approx(48.0 + 40.0 + 17.2 + 10 * accesses, rel=1e-15)
+    found = {(one.name, one.reuse): one.total.all_samples.value for one in report.baselines}
+    assert found["ANN int8", "none"] == 960.95
+    assert found["ANN int8", "full"] == 318.45
+    # The quantised partner of four steps has 3-bit activations: its inputs are narrower words.
+    assert found["quantised ANN, 3-bit activations", "none"] == 960.95 - 324 * 5 * 10 / 64
+    assert found["quantised ANN, 3-bit activations", "full"] == 318.45 - 56 * 5 * 10 / 64
+    ratios = [one.snn_over_ann for one in report.baselines[:2]]
+    assert [round(one, 1) for one in ratios] == [6.6, 20.0]
+
+
+def test_a_leak_is_a_product_and_a_large_memory_costs_more():
+    fc = Dense("fc", np.ones((9000, 8), np.float32))
+    neuron = LIF(np.float32(0.5), np.float32(0.9))
+    last = Layer("three", neuron, (9000,), (Synapse("two", (Flatten("flat"), fc)),))
+    network = replace(NETWORK, layers=(*NETWORK.layers[:2], last))
+    report = energy(network, simulate(network, toy_network.frame(), 4), MEMORY)
+    terms = [(term.name, term.count, term.prices[0].value) for term in report.terms]
+    assert ("decays", 36_000, 3.1) in terms
+    # 36,000 bytes of membranes lie between 32 KB and 1 MB, 72,000 of weights too.
+    slope = 80 / (1048576 - 32768)
+    states = [price for name, _, price in terms if name == "states"]
+    assert states == pytest.approx([5.0, (20 + (36_000 - 32_768) * slope) / 2], rel=1e-12)
+    weights = [price for name, _, price in terms if name == "weight_reads"]
+    assert weights == pytest.approx([1.25, (20 + (72_000 - 32_768) * slope) / 8], rel=1e-12)
+
+
+def test_a_chip_without_prices_is_refused_by_name():
+    for name in ("loihi2", "speck", "xylo"):
+        with pytest.raises(RequestError, match=f"chip '{name}' can be mapped and not priced") as no:
+            energy(NETWORK, TRACE, load_chip(name))
+        assert no.value.code == "E_NO_PRICE"
+
+
+def test_one_price_an_operation():
+    for name, value in (("odin", 2360.4), ("truenorth", 644.0)):
+        report = energy(NETWORK, TRACE, load_chip(name))
+        assert [(term.name, term.count) for term in report.terms] == [("synops", 280)]
+        assert report.dynamic.all_samples.value == value
+    (odin,) = energy(NETWORK, TRACE, load_chip("odin")).static
+    # 27.3 uW and 75 MHz at 1.78 uW/MHz, for four steps of 1 ms; the event rate is on top.
+    assert (odin.clock, odin.total.all_samples.value) == ("throttled", 643_200.0)
+
+
+def test_ratios_stay_within_a_price_list():
+    fp32 = energy(NETWORK, TRACE, CMOS)
+    int8 = energy(NETWORK, TRACE, CMOS, number_format="int8")
+    memory = energy(NETWORK, TRACE, MEMORY)
+    again = energy(NETWORK, TRACE, CMOS, first_layer="per_step")
+    assert ratio(again, fp32) == (3932.0 / 1172.0, "")
+    for other in (int8, memory):
+        with pytest.raises(RequestError, match="different price lists") as caught:
+            ratio(fp32, other)
+        assert caught.value.code == "E_RATIO"
+    value, said = ratio(fp32, memory, force=True)
+    assert value == 1172.0 / 6375.2
+    assert said.startswith("forced: Arithmetic in 45 nm CMOS")
+    with pytest.raises(RequestError, match="'loihi1' is at least: without host_macs"):
+        ratio(energy(NETWORK, TRACE, LOIHI), fp32, force=True)
+
+
+def test_the_ann_in_three_forms():
+    found = {one.name: one for one in energy(NETWORK, TRACE, CMOS).baselines}
+    assert [one.macs for one in found.values()] == [324, 324, 324]
+    assert found["ANN fp32"].total.all_samples.value == 1490.4
+    assert found["ANN int8"].total.all_samples.value == 97.2
+    assert found["ANN int8"].snn_over_ann is None  # the spiking network was priced in fp32
+    partner = found["quantised ANN, 3-bit activations"]
+    assert (partner.partner_bits, partner.total.all_samples.value) == (3, 97.2)
+
+
+def test_break_even_rates():
+    """Arithmetic alone: 4.6/0.9 and 0.3/0.1 spikes of each input element, whatever the layer."""
+    for form, even in (("fp32", 4.6 / 0.9), ("int8", 3.0)):
+        rows = energy(NETWORK, TRACE, CMOS, number_format=form).break_even
+        assert [row.layer for row in rows] == ["two", "three"]
+        assert [row.even for row in rows] == pytest.approx([even, even], rel=1e-15)
+        assert [row.spikes for row in rows] == [67 / 32, 20 / 8]
+        assert rows[1].margin == pytest.approx(even / 2.5, rel=1e-15)
+    assert {row.even for row in energy(NETWORK, TRACE, MEMORY).break_even} == {None}
+    assert energy(NETWORK, TRACE, LOIHI).break_even == ()
+    # With a memory, updates and spikes free: 2.8/11.35 without reuse, 0.3/11.35 with all of it.
+    m, a = Fraction("11.35"), Fraction(0)
+    for mac, even in (("2.8", 0.247), ("0.3", 0.026)):
+        free = break_even(784 * 512, 784, 512, 4, Fraction(mac), m, a, a)
+        assert round(float(free), 3) == even
+    # (m - T u / Nin) / (a + g / Nout)
+    priced = [Fraction(text) for text in ("4.6", "0.9", "10", "0.5")]
+    got = break_even(784 * 512, 784, 512, 4, *priced)
+    assert got == (priced[0] - 4 * priced[3] / 784) / (priced[1] + priced[2] / 512)
+    assert break_even(6, 3, 2, 4, Fraction(1), Fraction(1), a, Fraction(1)) is None
 
 
 def test_cmos45_bounds_of_the_accumulator():
@@ -171,24 +300,45 @@ def test_a_chip_without_prices_counts_and_charges_nothing():
 
 def test_an_all_in_price_gets_nothing_added():
     synop = LOIHI.energy[""]["synop_pj"]
-    chip = replace(LOIHI, scope="all_in", energy={"": {"synop_pj": synop}}, power={}, time={})
+    prices = {"": {"synop_pj": synop}}
+    chip = replace(LOIHI, scope="all_in", model="synop", energy=prices, power={}, time={})
     report = energy(NETWORK, TRACE, chip)
     assert [(term.name, term.amount.value) for term in report.terms] == [("synops", 6608.0)]
     assert report.dynamic.all_samples.value == 6608.0
     assert report.static == ()
 
 
-def test_a_layer_that_is_too_large_is_priced_and_named():
+def test_a_layer_that_cannot_be_cut_is_priced_and_named():
     small = replace(LOIHI, limits=replace(LOIHI.limits, neurons_per_core=31, axons_in=7))
     report = energy(NETWORK, TRACE, small)
-    assert report.dynamic.all_samples.value == 19904.9
-    assert report.dynamic.label == report.static[0].total.label == "unmapped, at least"
     broken = [(e.layer, e.limit, e.needed, e.allowed) for e in report.unmapped]
-    assert broken == [
-        ("one", "neurons_per_core", 32, 31),
-        ("two", "axons_in", 32, 7),
-        ("three", "axons_in", 8, 7),
+    # One neuron of "two" sees up to 2 x 3 x 3 spikes, one of "three" all 8; "one" is cut in two.
+    assert broken == [("two", "axons_in", 18, 7), ("three", "axons_in", 8, 7)]
+    assert report.dynamic.label == report.static[0].total.label == "unmapped, at least"
+    assert report.dynamic.all_samples.value == 19904.9
+    assert [(row.layer, row.cores) for row in report.cores] == [
+        ("one", 2),
+        ("two", 1),
+        ("three", 1),
     ]
+
+
+def test_each_core_that_a_spike_reaches_costs_a_message():
+    """ "two" on two cores, its channels apart: every spike of "one" goes to both."""
+    small = replace(LOIHI, limits=replace(LOIHI.limits, neurons_per_core=4, axons_in=32))
+    mapping = plan(NETWORK, small, "host")
+    tiles = {row.layer: row.cores for row in mapping.layers()}
+    assert (tiles["two"], tiles["three"]) == (2, 1)
+    report = energy(NETWORK, TRACE, small)
+    assert report == energy(NETWORK, TRACE, small, mapping=mapping)
+    layers = {row.layer: row for row in report.layers}
+    reached = mapping.routes["one"].messages
+    assert layers["one"].messages == (TRACE.fired["one"] * reached).sum() > 67
+    assert layers["one"].hops_ew + layers["one"].hops_ns > 0
+    terms = {term.name: term for term in report.terms}
+    assert terms["messages"].amount.value == pytest.approx(1.7 * terms["messages"].count)
+    assert terms["hops_ew"].amount.value == 3 * terms["hops_ew"].count
+    assert [terms[name].count for name in ("synops", "updates_active")] == [280, 145]
 
 
 def test_the_busiest_core_lengthens_the_step():
@@ -204,9 +354,12 @@ def test_the_busiest_core_lengthens_the_step():
     assert [term.name for term in report.host] == ["host_spikes_in"]
     assert report.host[0].count == 2 * 3 * 256
     assert report.first_layer == "none"
-    # A layer that does not fit would be cut over several cores: its time is not known.
-    tiny = replace(LOIHI, limits=replace(LOIHI.limits, neurons_per_core=255))
-    assert energy(network, trace, tiny).static[0].step_us[0] == 5.8
+    # On two cores each makes half; a layer that does not fit at all has a time nobody knows.
+    two = replace(LOIHI, limits=replace(LOIHI.limits, neurons_per_core=255))
+    half = (465 + 32768 * 3.5 + 128 * 8.4) / 1000
+    assert energy(network, trace, two).static[0].step_us[0] == half
+    none = replace(LOIHI, limits=replace(LOIHI.limits, axons_in=255))
+    assert energy(network, trace, none).static[0].step_us[0] == 5.8
 
 
 def test_graded_layers_have_no_price_on_a_chip_of_spikes():
@@ -251,11 +404,18 @@ def test_paths_of_unequal_length_need_relays():
     network = replace(NETWORK, layers=(*NETWORK.layers[:2], three))
     trace = simulate(network, toy_network.frame(), 4)
     report = energy(network, trace, LOIHI)
-    assert any("relay neurons" in line for line in report.assumptions)
+    assert any("32 relay neurons" in line for line in report.assumptions)
     assert not any("relay" in line for line in energy(NETWORK, TRACE, LOIHI).assumptions)
-    # Zero weights are stored and paid for, unless they are asked to be skipped.
-    assert report.terms[0].count == 280 + 67 * 3
-    assert energy(network, trace, LOIHI, zeros="skip").terms[0].count == 280
+    # Zero weights are stored and paid for, unless they are asked to be skipped; each of the 67
+    # spikes passes a relay, which is one synapse, one active update and one more message.
+    terms = {term.name: term.count for term in report.terms}
+    assert terms["synops"] == 280 + 67 * 3 + 67
+    assert energy(network, trace, LOIHI, zeros="skip").terms[0].count == 280 + 67
+    assert terms["updates_active"] == 145 + 67
+    assert terms["updates_active"] + terms["updates_inactive"] == 172 + 4 * 32
+    assert terms["messages"] == 87 + 67 + 67
+    # The arithmetic of a processor needs no relays.
+    assert energy(network, trace, CMOS).terms[0].count == 280 + 67 * 3
 
 
 def test_a_readout_of_membranes_is_updated_while_it_is_not_zero():
@@ -353,11 +513,17 @@ def test_any_network_is_priced_and_adds_up(network, seed):
     if amount.value is not None:
         assert amount.low <= amount.value == amount.at_least <= amount.high
         assert amount.value == pytest.approx(sum(t.amount.value for t in whole.terms), rel=1e-12)
-    for layer, population in zip(whole.layers, network.layers, strict=True):
+    names = [layer.layer for layer in whole.layers]
+    assert [name for name in names if name in network.by_name] == list(network.by_name)
+    tiles = {row.layer: row.cores for row in whole.cores}
+    lowered = plan(network, LOIHI, whole.first_layer).low.network
+    for layer in whole.layers:
         assert layer.synops_eff <= layer.synops
         assert layer.mac_nz <= layer.mac_dense
+        assert layer.ac_dense + layer.ac_conv <= layer.ac
         assert layer.active is not None
         assert layer.active <= layer.updates
-        targets = {o.name for o in network.layers for s in o.synapses
-                   if s.source == population.name}  # fmt: skip
-        assert layer.messages <= layer.spikes * len(targets)
+        targets = {o.name for o in lowered.layers for s in o.synapses if s.source == layer.layer}
+        assert layer.sent <= layer.spikes
+        assert layer.sent <= layer.messages + layer.graded_messages
+        assert layer.messages <= layer.spikes * sum(tiles[name] for name in targets)

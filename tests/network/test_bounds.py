@@ -23,7 +23,7 @@ from snnpipe.network.layers import (
     Synapse,
 )
 from snnpipe.network.linear import through
-from snnpipe.network.neurons import IF, LI, Sum
+from snnpipe.network.neurons import IF, LI, CubaLIF, Sum
 from snnpipe.network.simulate import simulate
 from snnpipe.network.trace import Record
 
@@ -69,9 +69,11 @@ def test_no_run_leaves_the_bounds(network: Network, seed: int) -> None:
     for layer in network.layers:
         p, n = sums[layer.name]
         if isinstance(arithmetic, Integer) and layer.name in arithmetic.host_scale:
-            p, n = host_bias((p, n), arithmetic.host_scale[layer.name], 3)
+            exponent = arithmetic.bias_exponents[layer.name]
+            p, n = host_bias((p, n), arithmetic.host_scale[layer.name], exponent)
         elif integer:
-            p, n = p * 64, n * 64
+            kept = layer.neuron.synaptic_decay if isinstance(layer.neuron, CubaLIF) else 0
+            p, n = p * 64 / (1 - kept), n * 64 / (1 - kept)
         currents = trace.currents[layer.name].reshape(5, 8, *layer.shape)
         assert (currents <= p).all()
         assert (currents >= -n).all()

@@ -61,7 +61,13 @@ def test_plain_values_lead_back(arithmetic: Any) -> None:
         ),
         (
             "arithmetic",
-            {"kind": "integer", "weight_bits": {"a": 8}, "bias_exponents": {}, "host_scale": {}},
+            {
+                "kind": "integer",
+                "weight_bits": {"a": 8},
+                "bias_exponents": {},
+                "host_scale": {},
+                "weight_exponents": {},
+            },
             "weight_bits",
         ),
         (
@@ -71,6 +77,7 @@ def test_plain_values_lead_back(arithmetic: Any) -> None:
                 "weight_bits": 8,
                 "bias_exponents": {},
                 "host_scale": {"a": 10**400},
+                "weight_exponents": {},
             },
             "host_scale of 'a'",
         ),

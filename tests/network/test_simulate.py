@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_networks import frames, networks
-from snnpipe.network.contract import Contract
+from snnpipe.errors import RequestError
+from snnpipe.network.contract import Contract, Integer
 from snnpipe.network.layers import Conv1d, Delay, Dense, Layer, Network, Operation, Scale, Synapse
 from snnpipe.network.neurons import IF, LI, LIF, CubaLI, CubaLIF, Sum, Threshold
 from snnpipe.network.simulate import simulate
@@ -122,7 +123,9 @@ def test_a_late_reset_takes_the_threshold_off_behind_the_decay() -> None:
     membranes: list[float] = []
     network = Network("in", (1,), (layer,), "a", late)
     frames_ = f32(x).reshape(-1, 1, 1)
-    simulate(network, frames_, 5, watch=lambda _name, _step, u: membranes.append(float(u[0, 0])))
+    simulate(
+        network, frames_, 5, watch=lambda _name, _step, u, _i: membranes.append(float(u[0, 0]))
+    )
     assert membranes == [1.5, 0.75, 1.125, -0.4375, 1.78125]
 
 
@@ -177,3 +180,13 @@ def test_currents_are_the_synapses_on_what_was_emitted(network: Network, per_ste
             sent = emitted[synapse.source].astype(np.float64)
             total = total + through_time(synapse, sent, late)
         assert (total.reshape(steps, 3, -1) == trace.currents[layer.name]).all()
+
+
+def test_integers_beyond_32_bits_are_refused() -> None:
+    dense = Dense("w", f32([[2**20]]))
+    contract = Contract(1, input_levels=64, arithmetic=Integer(8, {}))
+    layer = one("a", Sum(), Synapse("in", (dense,)))
+    assert run(layer, x=[31], contract=contract).outputs.item() == 31 * 2**26
+    with pytest.raises(RequestError, match="layer 'a' came to 2147483648, which 32 bits") as caught:
+        run(layer, x=[32], contract=contract)
+    assert caught.value.code == "E_RANGE"

@@ -46,7 +46,11 @@ def outside(network: Network, x: np.ndarray, seed: int) -> tuple[int, int]:
     what replay calls wrong."""
     seen: dict[str, list[np.ndarray]] = {layer.name: [] for layer in network.layers}
     trace = run_scrambled(
-        network, x, network.contract.steps, seed, lambda name, _, u: seen[name].append(np.array(u))
+        network,
+        x,
+        network.contract.steps,
+        seed,
+        lambda name, _t, u, _i: seen[name].append(np.array(u)),
     )
     recording = recording_of(network, x, trace)
     left = sum(

@@ -195,7 +195,7 @@ def test_subtract_for_zero_shows_after_the_first_spike_with_its_membrane() -> No
     x, _ = samples(network)
     seen: dict[int, float] = {}
 
-    def watch(layer: str, step: int, u: NDArray[Any]) -> None:
+    def watch(layer: str, step: int, u: NDArray[Any], _: Any) -> None:
         if layer == first.layer:
             seen[step] = float(u[first.sample][first.neuron])
 

@@ -1,0 +1,1 @@
+"""Lava as a referee: its private environment, the worker process, and plans for its programs."""

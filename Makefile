@@ -10,7 +10,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SOURCES := pyproject.toml setup.py $(wildcard deploy/engine/*.?pp train/kernels/*.?pp)
 ROOMS := network hardware train export deploy verify
-MODULES := cli training lava_setup options inputs overview console commands runs plugins files errors
+MODULES := cli training calibration lava_setup options inputs overview console commands runs plugins files errors
 TORCH := torch>=2.6,<2.14
 
 .PHONY: install demo test lint types bench clean

@@ -220,6 +220,7 @@ def export(
     help="Where to keep outputs and packed spikes.",
 )
 @AXES
+@DATA
 @command
 @randomly
 @reads("How many steps. Default: the contract's.")
@@ -231,6 +232,7 @@ def run_(
     random: Any,
     save: Path | None,
     axes: str | None,
+    data_folder: Path | None,
     reading: Any,
     as_json: bool,
 ) -> None:
@@ -241,7 +243,7 @@ def run_(
     if len(names) > 1:
         raise RequestError("E_PLUGIN", f"--on names {len(names)} runtimes; one is expected")
     where = runs.place(run)
-    network, opened = commands.open_runtime(where, names[0], reading)
+    network, opened = commands.open_runtime(where, names[0], reading, data_folder)
     steps = reading.steps or network.contract.steps
     shown = network.with_contract(replace(network.contract, steps=steps))
     if input_file is None:

@@ -28,7 +28,7 @@ from .network.neurons import Spiking
 from .network.nir_file import read_network, write_network
 from .network.trace import Trace, Witness, predictions
 from .runs import Place
-from .verify.chain import Opened, Request
+from .verify.chain import Opened, Request, network_name
 from .verify.chain import verify as walk_chain
 from .verify.recorded import hold
 from .verify.recording import Recording
@@ -126,12 +126,15 @@ def _integer_network(where: Place, network: Network, data: Path | None) -> Whole
     return Whole(integer, {**settings.to_dict(), "calibration": record}, scales)
 
 
-def open_runtime(where: Place, name: str, reading: Reading) -> tuple[Network, Session]:
-    """A runtime opened on a run or a bare file, and the network that it runs."""
+def open_runtime(
+    where: Place, name: str, reading: Reading, data: Path | None
+) -> tuple[Network, Session]:
+    """A runtime opened on a run or a bare file, and the network that it runs; ``data`` as in
+    `_integer_network`."""
     runtime: Runtime = plugins.load("runtimes", name)
     network = truth(where, reading)
     if runtime.target == INTEGER_TARGET:
-        integer = _integer_network(where, network, None).network
+        integer = _integer_network(where, network, data).network
         return integer, runtime.open(integer, None)
     return network, runtime.open(network, _artefact(where, runtime.target, network))
 
@@ -331,7 +334,7 @@ def verify_run(
     )
     findings = walk_chain(request, progress)
     if recording is not None:
-        arrow = hold(network, labelled.x, recording)
+        arrow = hold(network, labelled.x, recording, network_name(request))
         findings = replace(findings, arrows=(*findings.arrows, arrow))
     facts = {
         "data": labelled.source,

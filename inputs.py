@@ -251,8 +251,11 @@ def test_set(
         source = f"test set of {recipe.data.name}"
     else:
         x, source = random.draw(network)
-    if x.ndim < 2 or not len(x):
-        raise RequestError("E_INPUT", f"the inputs have shape {list(x.shape)}; expected [B, …]")
+    if x.shape[1:] != network.stored_shape or not len(x):
+        one = ", ".join(map(str, network.stored_shape))
+        raise RequestError(
+            "E_INPUT", f"the inputs have shape {list(x.shape)}; expected [B, {one}], B 1 or more"
+        )
     if labels is None:
         return TestSet(x[:samples], None, source)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != len(x):

@@ -163,9 +163,10 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield from semantics_lines(found["semantics"])
     else:
         yield f"contract: in the file ({found['arithmetic']} arithmetic)"
+    width = max((len(name) for kind in TAKERS for name in found.get(kind, {})), default=0)
     for kind in TAKERS:
         for name, reason in found.get(kind, {}).items():
-            yield f"{kind[:-1]:<7} {name:<6} {'no: ' + reason if reason else 'yes'}"
+            yield f"{kind[:-1]:<7} {name:<{width}} {'no: ' + reason if reason else 'yes'}"
 
 
 def _count(number: int, what: str) -> str:

@@ -48,7 +48,8 @@ def write_script(network: Network, folder: Path) -> Script:
     }
     (folder / "plan.json").write_text(canonical_json(plan) + "\n", encoding="utf-8")
     with (folder / "weights.npz").open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **own, **arrays)
+        kept: dict[str, Any] = own | arrays
+        np.savez_compressed(stream, **kept)
     shutil.copyfile(Path(__file__).with_name(SCRIPT), folder / SCRIPT)
     return Script(SCRIPT)
 

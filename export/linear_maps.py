@@ -2,8 +2,9 @@
 
 Pools and scales are convolutions of one tap or a window of ones, channel by channel; two
 convolutions in a row are one with the kernel spread out, and whatever stands before a matrix can
-be taken into its columns. Weights are worked out in float64: on a grid of powers of two they stay
-exact, so that the joined map gives the same currents bit for bit.
+be taken into its columns. Weights are worked out in float64 and rounded once: on a grid of powers
+of two, where their products have 24 bits at most, the joined map gives the same currents bit for
+bit.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from ..network.layers import (
     SumPool,
 )
 from ..network.linear import apply
+from ..network.pullback import pull_through
 from ..network.shapes import shape_after
 
 Wide = NDArray[np.float64]
@@ -63,7 +64,7 @@ def one_map(operations: Sequence[Operation], shape: Shape, name: str) -> tuple[O
         raise NotOneMapError(
             f"'{name}' acts on shape {list(shape)}, which no convolution here takes"
         )
-    conv = _depthwise(name, np.ones((shape[0], 1, 1)))
+    conv = _pointwise(name, np.ones(shape[0]))
     for op in operations:
         if isinstance(op, Flatten):
             here = shape_after(op, here)
@@ -84,13 +85,9 @@ def _float32(values: Wide) -> NDArray[np.float32]:
     return values.astype(np.float32)
 
 
-def _depthwise(name: str, kernels: Wide, op: Any = None) -> Conv:
-    """A convolution channel by channel with ``kernels`` (C, KH, KW), strides and pads of ``op``."""
-    groups = len(kernels)
-    weight = _float32(kernels[:, np.newaxis])
-    if op is None:
-        return Conv(name, weight, groups=groups)
-    return Conv(name, weight, None, op.stride, op.padding, groups=groups)
+def _pointwise(name: str, factors: Wide) -> Conv:
+    """A convolution of one tap that multiplies channel by channel, ``factors`` (C,)."""
+    return Conv(name, _float32(factors.reshape(-1, 1, 1, 1)), groups=len(factors))
 
 
 def _as_conv(operation: Operation, shape: Shape) -> Conv:
@@ -98,18 +95,15 @@ def _as_conv(operation: Operation, shape: Shape) -> Conv:
     match operation:
         case Conv():
             return operation
-        case SumPool(kernel=kernel):
-            return _depthwise(operation.name, np.ones((shape[0], *kernel)), operation)
-        case AvgPool(kernel=kernel):
-            ones = np.ones((shape[0], *kernel)) / math.prod(kernel)
-            return _depthwise(operation.name, ones, operation)
+        case SumPool() | AvgPool():
+            return operation.as_conv(shape[0])
         case Scale(scale=scale):
             whole = np.broadcast_to(scale.astype(np.float64), shape)
             if (whole != whole[:, :1, :1]).any():
                 raise NotOneMapError(
                     f"'{operation.name}' scales neurons of one channel differently"
                 )
-            return _depthwise(operation.name, whole[:, :1, :1])
+            return _pointwise(operation.name, whole[:, 0, 0])
         case _:
             raise NotOneMapError(
                 f"'{operation.name}' ({type(operation).__name__}) is no convolution"
@@ -217,48 +211,12 @@ def _matrix(
     operations: Sequence[Operation], shape: Shape
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """(weight (out, in), bias (out,) or None) of operations on (*shape) that end in a vector."""
-    shapes = [shape]
-    for op in operations:
-        shapes.append(shape_after(op, shapes[-1]))
-    if len(shapes[-1]) != 1:
-        raise NotOneMapError(f"'{operations[-1].name}' ends in shape {list(shapes[-1])}, no vector")
-    size = shapes[-1][0]
-    rows = np.eye(size)
-    for op, before in zip(reversed(operations), reversed(shapes[:-1]), strict=True):
-        rows = _back(op, rows, before)
     bias: Wide = np.zeros((1, *shape))
     for op in operations:
         bias = apply(op, bias)
-    return _float32(rows.reshape(size, -1)), _float32(bias[0]) if bias.any() else None
-
-
-def _back(operation: Operation, rows: Wide, shape: Shape) -> Wide:
-    """Rows of weights on what an operation gives, (out, *after), as rows on its input."""
-    match operation:
-        case Dense(weight=weight):
-            return np.asarray(rows @ weight.astype(np.float64))
-        case Flatten():
-            return rows.reshape(len(rows), *shape)
-        case Scale(scale=scale):
-            return np.asarray(rows * scale.astype(np.float64))
-        case Conv1d():
-            image = (shape[0], 1, shape[1])
-            lifted = _back(operation.as_conv(), rows[:, :, np.newaxis], image)
-            return lifted[:, :, 0]
-        case _:
-            return _back_through(_as_conv(operation, shape), rows, shape)
-
-
-def _back_through(conv: Conv, rows: Wide, shape: Shape) -> Wide:
-    """`_back` of a convolution: every tap spreads its rows over the places that it read."""
-    (py, px), (sy, sx), (dy, dx) = conv.padding, conv.stride, conv.dilation
-    height, width = rows.shape[2:]
-    spread = np.zeros((len(rows), shape[0], shape[1] + 2 * py, shape[2] + 2 * px))
-    full = _whole(conv)
-    for ky, kx in np.ndindex(*full.shape[2:]):
-        ends = (ky * dy + (height - 1) * sy + 1, kx * dx + (width - 1) * sx + 1)
-        read = (slice(ky * dy, ends[0], sy), slice(kx * dx, ends[1], sx))
-        spread[(slice(None), slice(None), *read)] += np.einsum(
-            "rohw,oi->rihw", rows, full[:, :, ky, kx]
-        )
-    return spread[:, :, py : py + shape[1], px : px + shape[2]]
+    (after,) = bias
+    if after.ndim != 1:
+        last = operations[-1].name
+        raise NotOneMapError(f"'{last}' ends in shape {list(after.shape)}, no vector")
+    rows = pull_through(operations, np.eye(len(after)), shape)
+    return _float32(rows.reshape(len(after), -1)), _float32(after) if after.any() else None

@@ -15,19 +15,20 @@ from numpy.typing import NDArray
 
 from ..errors import RequestError
 from ..network.contract import Integer
-from ..network.dynamics import DECAY_UNITS
+from ..network.dynamics import DECAY_UNITS, WEIGHT_SHIFT
 from ..network.integer_sums import neuron_bias
 from ..network.layers import Conv, Delay, Dense, Flatten, Layer, Network, Synapse
 from ..network.loihi import MANTISSA_MAX, MANTISSA_MIN
+from ..network.net_layers import LAST_THRESHOLD
 from ..network.net_remarks import MOST_DELAY, in_netx
 from ..network.neurons import IF, LIF, CubaLIF, Sum, decay_of
 
 Values = NDArray[Any]
 Fields = dict[str, Any]
 """Data sets of a layer by name, text as str; a group is another dictionary."""
-SILENT = {"iDecay": 4096, "vDecay": 0, "vThMant": 131_071}
+SILENT = {"iDecay": DECAY_UNITS, "vDecay": 0, "vThMant": LAST_THRESHOLD}
 """A neuron that adds up: the read-out of real files."""
-WEIGHT_UNIT = 64
+WEIGHT_UNIT = 1 << WEIGHT_SHIFT
 """A bias of the file is worth so much in membrane units."""
 
 

@@ -254,7 +254,7 @@ def _facts(layer: Layer, integer: Layer, found: Found, bits: int) -> LayerScale:
     for op, kept, back in zip(weights, whole, at_scale(layer, scale, bits), strict=True):
         errors += float(((back - op.weight) ** 2).sum())
         norms += float((op.weight.astype(np.float64) ** 2).sum())
-        clipped += int((abs(op.weight * against(scale, op.weight) - kept.weight) > step).sum())
+        clipped += int((2 * abs(op.weight * against(scale, op.weight) - kept.weight) > step).sum())
     late = isinstance(layer.neuron, CubaLIF) and any(
         op.bias is not None and op.bias.any() for op in weights
     )

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lava.magma.core import run_configs
 from lava.magma.core.run_conditions import RunSteps
-from lava.magma.core.run_configs import Loihi2SimCfg
 from lava.proc.conv.process import Conv
 from lava.proc.dense.process import DelayDense, Dense
 from lava.proc.io.reset import Reset
@@ -105,7 +105,7 @@ def connection(entry: Plan, weight: Any, steps: int) -> Any:
     return made
 
 
-def run(plan: Plan, weights: Plan, frames: Any, layers: list[str]) -> Plan:
+def run(plan: Plan, weights: Plan, frames: Any, layers: list[str], config: Any) -> Plan:
     """Spikes per layer and outputs, each (T, B, ...)."""
     steps, samples = frames.shape[:2]
     total = steps * samples + plan["depth"]
@@ -148,7 +148,7 @@ def run(plan: Plan, weights: Plan, frames: Any, layers: list[str]) -> Plan:
     first = next(iter(sinks.values()))[1]
     found: Plan = {}
     try:
-        first.run(condition=RunSteps(num_steps=total), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
+        first.run(condition=RunSteps(num_steps=total), run_cfg=config)
         for name, (depth, sink) in sinks.items():
             seen = sink.data.get().astype(int)[..., depth : depth + steps * samples]
             found[name] = seen.T.reshape(samples, steps, *shapes[name]).swapaxes(0, 1)
@@ -166,14 +166,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("inputs", help="samples, (B, ...), as .npy")
     parser.add_argument("--layers", help="whose spikes to keep, with commas between; default all")
+    parser.add_argument(
+        "--run-cfg",
+        default="Loihi2SimCfg",
+        choices=("Loihi2SimCfg", "Loihi2HwCfg"),
+        help="Lava's run configuration; Loihi2HwCfg needs the chip, and was never tried",
+    )
     asked = parser.parse_args()
     plan = json.loads((HERE / "plan.json").read_text())
     with np.load(HERE / "weights.npz") as stored:
         weights = dict(stored)
     layers = [entry["name"] for entry in plan["populations"] if not entry["relay"]]
     if asked.layers is not None:
-        layers = asked.layers.split(",")
-    found = run(plan, weights, frames_of(plan, np.load(asked.inputs)), layers)
+        known, layers = layers, [] if asked.layers == "none" else asked.layers.split(",")
+        if unknown := [name for name in layers if name not in known]:
+            parser.error(f"no layer {', '.join(unknown)}; expected some of {', '.join(known)}")
+    config = getattr(run_configs, asked.run_cfg)(select_tag="fixed_pt")
+    found = run(plan, weights, frames_of(plan, np.load(asked.inputs)), layers, config)
     outputs = found[plan["output"]].reshape(*found[plan["output"]].shape[:2], -1)
     if plan["readout"]:
         outputs = (outputs << 6) + weights["readout.bias"].reshape(-1)

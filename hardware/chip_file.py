@@ -100,8 +100,12 @@ class _Table:
 
     def pair(self, key: str) -> tuple[int, int]:
         value = self.data.get(key)
-        if not isinstance(value, list) or [type(v) for v in value] != [int, int]:
-            raise self.wrong(key, "two whole numbers")
+        if (
+            not isinstance(value, list)
+            or [type(v) for v in value] != [int, int]
+            or not all(1 <= v <= _LARGEST for v in value)
+        ):
+            raise self.wrong(key, "two whole numbers of 1 or more")
         return (value[0], value[1])
 
     def flag(self, key: str) -> bool:

@@ -18,7 +18,7 @@ from ..network.neurons import IF, Cuba, Neuron, Spiking, Sum, Threshold
 from ..network.trace import Trace
 from .lowering import active_of
 from .mapping import Mapping
-from .wiring import kind_of
+from .reach import kind_of
 
 FirstLayer = Literal["host", "once", "per_step", "none"]
 """Where the products of a graded input are made: on the host; on the chip for one step, then

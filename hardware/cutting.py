@@ -18,7 +18,7 @@ from .demand import (
     needs,
     of_one_neuron,
 )
-from .wiring import Counts, Cuts, cuts
+from .reach import Counts, Cuts, cuts
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..network.layers import Layer, Network, Shape
 from ..network.neurons import Spiking
 from .chip import Chip, Limits, SynapseFormat
-from .wiring import Counts, Cuts, Mask, Wires, image, overlaps, tables, wires
+from .reach import Counts, Cuts, Mask, Reach, image, overlaps, reach_of, tables
 
 CORE_LIMITS = (
     *("neurons_per_core", "axons_in", "axons_out", "syn_bits_per_core", "thresholds_per_core"),
@@ -43,13 +43,13 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """A layer that is to be cut: its image, its synapses by source, its thresholds (None where it
-    has none), and for each neuron how many cores its spike goes to, int64 of the image.
+    """A layer that is to be cut: its image, what its synapses reach by source, its thresholds (None
+    where it has none), and for each neuron how many cores its spike goes to, int64 of the image.
     """
 
     name: str
     image: Shape
-    wires: dict[str, tuple[Wires, ...]]
+    reaches: dict[str, tuple[Reach, ...]]
     thresholds: NDArray[np.float32] | None
     targets: Counts
 
@@ -61,10 +61,10 @@ class Population:
 
 def population(network: Network, layer: Layer, targets: Counts, host_input: bool) -> Population:
     """A layer as it is cut; ``host_input``: the host computes what the input sends."""
-    found: dict[str, tuple[Wires, ...]] = {}
+    found: dict[str, tuple[Reach, ...]] = {}
     for synapse in layer.synapses:
         if not (host_input and synapse.source == network.input):
-            own = wires(network, synapse, layer.shape)
+            own = reach_of(network, synapse, layer.shape)
             found[synapse.source] = (*found.get(synapse.source, ()), own)
     thresholds = None
     if isinstance(layer.neuron, Spiking):
@@ -92,7 +92,7 @@ def _lists(mask: Mask, ranges: Sequence[slice]) -> Lists:
     return [np.unique(kind, return_counts=True) for kind in kinds.T], index.reshape(-1)
 
 
-def _synapse_bits(part: Wires, tiles: Cuts, storage: Storage, known: Known) -> Counts:
+def _synapse_bits(part: Reach, tiles: Cuts, storage: Storage, known: Known) -> Counts:
     """Bits of one synapse in each tile. Tiles of equal lists, most of them, are counted once;
     ``known`` keeps the lists of axes cut alike."""
     form = storage.form
@@ -142,7 +142,7 @@ def _summed(values: Counts, tiles: Cuts) -> Counts:
 def axons_in(layer: Population, tiles: Cuts) -> Counts:
     """Distinct sources that reach each tile; with the input where the host does not compute it."""
     total = np.zeros(tuple(len(ranges) for ranges in tiles), np.int64)
-    for parts in layer.wires.values():
+    for parts in layer.reaches.values():
         for sign, (channels, rows, columns) in tables(parts, tiles):
             sums = (table.sum(axis=0) for table in (channels, rows, columns))
             total = total + sign * np.einsum("a,b,c->abc", *sums)
@@ -151,7 +151,7 @@ def axons_in(layer: Population, tiles: Cuts) -> Counts:
 
 def fan_in(layer: Population) -> int:
     """Most synapses of one neuron."""
-    parts = [part for own in layer.wires.values() for part in own]
+    parts = [part for own in layer.reaches.values() for part in own]
     return sum(int(np.prod([mask.sum(axis=0).max() for mask in part.axes])) for part in parts)
 
 
@@ -162,7 +162,7 @@ def of_one_neuron(layer: Population, limits: Limits, storage: Storage) -> dict[s
     alone = 0
     if storage.form is not None:
         alone = int(axon_bits(np.array([1]), storage.bits, storage.form)[0])
-    for parts in layer.wires.values():
+    for parts in layer.reaches.values():
         for sign, masks in overlaps(parts):
             sums = (mask.sum(axis=0) for mask in masks)
             axons += sign * np.einsum("a,b,c->abc", *sums)
@@ -189,7 +189,7 @@ def least_bits(layer: Population, storage: Storage) -> int:
     if form is None:
         return 0
     total = 0
-    for parts in layer.wires.values():
+    for parts in layer.reaches.values():
         for part in parts:
             if not (storage.sharing and part.kernel):
                 synapses = math.prod(int(np.count_nonzero(mask)) for mask in part.axes)
@@ -228,7 +228,7 @@ def needs(
         "thresholds_per_core": _thresholds(layer, tiles),
     }
     if storage.form is not None:
-        parts = [part for own in layer.wires.values() for part in own]
+        parts = [part for own in layer.reaches.values() for part in own]
         bits = (_synapse_bits(part, tiles, storage, known) for part in parts)
         found["syn_bits_per_core"] = sum(bits, np.zeros_like(found["axons_in"]))
     return {**found, **_of_neurons(layer, limits, found["axons_in"])}

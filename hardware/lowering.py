@@ -88,6 +88,8 @@ class _Relays:
         before, here = source.name, replace(entry, source=source.name)
         for step in range(1, steps + 1):
             name = f"{source.name} relay {step}" + (f" [{stride}]" if stride else "")
+            while name in self.network.by_name:  # which a layer may be called
+                name += "'"
             if name not in self.of:
                 neuron = Threshold(np.array(0.5, np.float32))
                 self.made.setdefault(source.name, []).append(Layer(name, neuron, shape, (here,)))

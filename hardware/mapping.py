@@ -26,9 +26,9 @@ from .cutting import Cut, Excess, cut_layer, excesses
 from .demand import CORE_LIMITS, Population, Storage, needs, population
 from .lowering import Lowered, lowered
 from .placement import Places, place_cores
+from .reach import Counts, image, tables
 from .routes import Routes, routes_of, traffic
 from .whole import on_one_core, on_unequal_cores
-from .wiring import Counts, image, tables
 
 DEFAULT_WEIGHT_BITS = 8
 """Width that weights are taken to have when the network is not in integers."""
@@ -159,7 +159,7 @@ def _targets(populations: Table[str, Population], cut: Table[str, Cut], name: st
     """To how many of the cores that are known so far one spike of each neuron goes."""
     total = np.zeros(size, np.int64)
     for target, done in cut.items():
-        parts = populations[target].wires.get(name)
+        parts = populations[target].reaches.get(name)
         if parts:
             for sign, axes in tables(parts, done.tiles):
                 sums = (table.sum(axis=1) for table in axes)
@@ -253,7 +253,8 @@ def map_network(network: Network, chip: Chip, host_input: bool = False) -> Mappi
         wrong = on_one_core(populations, cut, limits)
     elif limits.per_core:
         wrong = on_unequal_cores(low.network, limits, host_input)
-    places = place_cores(chip, traffic(populations, cut))
+    count = sum(one.count for one in cut.values())
+    places = place_cores(chip, count, lambda: traffic(populations, cut))
     if limits.cores == 1:
         nowhere = np.zeros_like(places.chip)
         places = Places(nowhere, nowhere, nowhere, hops=False)
@@ -270,7 +271,7 @@ def map_network(network: Network, chip: Chip, host_input: bool = False) -> Mappi
         tuple(
             name
             for name, own in populations.items()
-            if not all(part.exact for parts in own.wires.values() for part in parts)
+            if not all(part.exact for parts in own.reaches.values() for part in parts)
         ),
     )
 

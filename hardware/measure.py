@@ -179,8 +179,8 @@ class Measured:
 
     ``gross``: medians of the runs; ``net``: less the idle power of the same minutes; ``low`` and
     ``high``: the least and the largest net run; ``uncertainty``: standard, of the mean net energy;
-    ``resolved``: whether that is below a third of it. ``idle_w``: mean idle power. The counter sees
-    everything that its package does.
+    ``resolved``: whether the net energy is three of those or more. ``idle_w``: mean idle power. The
+    counter sees everything that its package does.
     """
 
     sensor: str
@@ -281,5 +281,5 @@ def measure(
         min(net),
         max(net),
         uncertainty,
-        abs(median(net)) >= 3 * uncertainty,
+        median(net) > 0 and median(net) >= 3 * uncertainty,
     )

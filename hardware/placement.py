@@ -5,12 +5,13 @@ Spikes travel along rows and columns of tiles. Traffic is taken as uniform: ever
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from .chip import Chip
-from .wiring import Counts
+from .reach import Counts
 
 LARGEST_SWAP = 256
 """Above so many cores the snake stays as it is."""
@@ -90,14 +91,15 @@ def _swapped(traffic: Counts, cost: Counts) -> Counts:
     return place
 
 
-def place_cores(chip: Chip, traffic: Counts) -> Places:
-    """Where cores lie. ``traffic``: messages from core to core, int64 (cores, cores)."""
-    places = _snake(chip, len(traffic))
+def place_cores(chip: Chip, count: int, traffic: Callable[[], Counts]) -> Places:
+    """Where ``count`` cores lie. ``traffic``: messages from core to core, int64 (cores, cores),
+    which grow with the square and are asked for only where cores change places."""
+    places = _snake(chip, count)
     tiled = chip.limits.cores_per_tile or 1
     one_chip = not places.chip.any()
-    if not places.hops or not one_chip or not tiled < len(traffic) <= LARGEST_SWAP:
+    if not places.hops or not one_chip or not tiled < count <= LARGEST_SWAP:
         return places
     east, north = _weights(chip)
     cost = east * abs(places.x[:, None] - places.x) + north * abs(places.y[:, None] - places.y)
-    order = _swapped(traffic, cost)
+    order = _swapped(traffic(), cost)
     return Places(places.chip[order], places.x[order], places.y[order], hops=True)

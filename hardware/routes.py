@@ -11,7 +11,7 @@ from ..network.layers import Network
 from .cutting import Cut
 from .demand import Population
 from .placement import Places
-from .wiring import Counts, Wires, image, tables
+from .reach import Counts, Reach, image, tables
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ def traffic(populations: Mapping[str, Population], cut: Mapping[str, Cut]) -> Co
     first = _offsets(cut)
     total = np.zeros((sum(one.count for one in cut.values()),) * 2, np.int64)
     for target, own in populations.items():
-        for source, parts in own.wires.items():
+        for source, parts in own.reaches.items():
             if source not in cut:
                 continue  # from the host
             here, there = cut[source], cut[target]
@@ -58,7 +58,7 @@ def traffic(populations: Mapping[str, Population], cut: Mapping[str, Cut]) -> Co
 
 def _added(
     total: dict[str, Counts],
-    parts: tuple[Wires, ...],
+    parts: tuple[Reach, ...],
     here: tuple[Cut, int] | None,
     there: tuple[Cut, int],
     places: Places,
@@ -98,7 +98,7 @@ def routes_of(
         total = {part: np.zeros(image(shape), np.int64) for part in Routes.__dataclass_fields__}
         here = (cut[name], first[name]) if name in cut else None
         for target, own in populations.items():
-            if name in own.wires:
-                _added(total, own.wires[name], here, (cut[target], first[target]), places)
+            if name in own.reaches:
+                _added(total, own.reaches[name], here, (cut[target], first[target]), places)
         found[name] = Routes(**{part: counts.reshape(shape) for part, counts in total.items()})
     return found

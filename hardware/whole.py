@@ -10,7 +10,7 @@ from ..network.layers import Network, Scale, Weighted
 from .chip import Limits
 from .cutting import Cut, Excess
 from .demand import Population, fan_in
-from .wiring import Mask
+from .reach import Mask
 
 
 def on_one_core(
@@ -19,7 +19,7 @@ def on_one_core(
     """Limits that all layers together break. A source takes one axon however many it reaches."""
     reached: dict[str, Mask] = {}
     for own in populations.values():
-        for source, parts in own.wires.items():
+        for source, parts in own.reaches.items():
             for part in parts:
                 lines = [mask.any(axis=1) for mask in part.axes]
                 here = np.einsum("a,b,c->abc", *(np.asarray(line) for line in lines))

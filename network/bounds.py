@@ -94,7 +94,7 @@ def integers_of(network: Network, layer: Layer) -> Integer | None:
     return None
 
 
-def host_bias(bounds: Bounds, scale: float, exponent: int) -> Bounds:
+def host_bias_bounds(bounds: Bounds, scale: float, exponent: int) -> Bounds:
     """Bounds of the bias that the host writes for a float32 current, in membrane units.
 
     One mantissa above the exact one: the current is a rounded sum.
@@ -113,7 +113,7 @@ def step_bounds(arithmetic: Integer, layer: Layer, bounds: Bounds) -> Bounds:
     scale = arithmetic.host_scale.get(layer.name)
     if scale is None:
         return bounds[0] * 2**WEIGHT_SHIFT, bounds[1] * 2**WEIGHT_SHIFT
-    return host_bias(bounds, scale, arithmetic.bias_exponents[layer.name])
+    return host_bias_bounds(bounds, scale, arithmetic.bias_exponents[layer.name])
 
 
 def _passed_on(network: Network, layer: Layer, bounds: Bounds) -> Bounds:

@@ -131,7 +131,7 @@ def _contract(network: Network, contract: Contract, arithmetic: Integer) -> None
         for layer, _, operation in network.operations()
         if isinstance(operation, Dense | Conv) and layer.name not in arithmetic.host_scale
     }
-    for name in arithmetic.weight_exponents.keys() - summed:
+    for name in sorted(arithmetic.weight_exponents.keys() - summed):
         raise RequestError(
             "E_LAYER",
             f"the contract's arithmetic gives '{name}' an exponent, which is no dense map or "

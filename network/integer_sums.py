@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .bounds import bias_sums
 from .contract import Integer
 from .dynamics import WEIGHT_SHIFT, loihi_bias
-from .layers import Conv, Dense, Layer, Network, Operation
+from .layers import Conv, Delay, Dense, Layer, Network, Operation, Synapse
 from .linear import apply
 from .loihi import MANTISSA_MAX, MANTISSA_MIN, host_factor, wrap24
 
@@ -60,3 +60,28 @@ def host_bias(arithmetic: Integer, layer: Layer, current: NDArray[Any]) -> Ints:
     mantissa = np.rint(current.astype(np.float64) * factor)
     whole = np.clip(mantissa, MANTISSA_MIN, MANTISSA_MAX).astype(np.int64)
     return np.asarray(loihi_bias(whole, exponent), np.int64)
+
+
+def host_biases(network: Network, layer: Layer, frames: NDArray[Any]) -> Ints:
+    """What the host writes over all steps for frames (T, B, *input_shape): (T, B, *shape), in
+    membrane units. ``layer`` is fed by the input alone."""
+    arithmetic = network.contract.arithmetic
+    if not isinstance(arithmetic, Integer):
+        raise TypeError(f"{arithmetic.kind} networks have no host layer")
+    current = np.zeros((*frames.shape[:2], *layer.shape), np.float32)
+    for synapse in layer.synapses:
+        current = current + _over_steps(synapse, frames)
+    return host_bias(arithmetic, layer, current)
+
+
+def _over_steps(synapse: Synapse, x: NDArray[Any]) -> NDArray[Any]:
+    """All steps of a synapse from the input, (T, B, *source shape) to (T, B, *layer shape)."""
+    for operation in synapse.operations:
+        if isinstance(operation, Delay):
+            late = np.zeros_like(x)
+            late[operation.steps :] = x[: max(len(x) - operation.steps, 0)]
+            x = late
+        else:
+            flat = apply(operation, x.reshape(-1, *x.shape[2:]))
+            x = flat.reshape(*x.shape[:2], *flat.shape[1:])
+    return x

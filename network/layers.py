@@ -95,6 +95,11 @@ class SumPool:
     stride: Pair
     padding: Pair = (0, 0)
 
+    def as_conv(self, channels: int) -> Conv:
+        """The same map of images (channels, H, W)."""
+        weight = np.ones((channels, 1, *self.kernel), np.float32)
+        return Conv(self.name, weight, None, self.stride, self.padding, groups=channels)
+
 
 @dataclass(frozen=True)
 class AvgPool:
@@ -104,6 +109,12 @@ class AvgPool:
     kernel: Pair
     stride: Pair
     padding: Pair = (0, 0)
+
+    def as_conv(self, channels: int) -> Conv:
+        """The same map of images (channels, H, W)."""
+        share = 1 / (self.kernel[0] * self.kernel[1])
+        weight = np.full((channels, 1, *self.kernel), share, np.float32)
+        return Conv(self.name, weight, None, self.stride, self.padding, groups=channels)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ WEIGHT_MIN, WEIGHT_MAX = -256, 255
 MANTISSA_MIN, MANTISSA_MAX = -4096, 4095
 """A bias mantissa has 13 bits."""
 BIAS_EXPONENT_MAX = 7
+NEURONS_PER_CORE, THRESHOLDS_PER_CORE = 1024, 8
+"""A core of Loihi 1, as in its chip file: neurons, and different thresholds among them."""
 
 HELD_SUM, HELD_PRODUCTS = 2**24, 2**30
 """A run keeps 32 bits: what a larger synaptic sum, or a larger sum of products before its

@@ -28,7 +28,6 @@ from .neurons import IF, LIF, CubaLIF, Neuron, Sum
 SEMANTICS: dict[str, Compare] = {"lava": "gt", "slayer": "ge"}
 """Readings of the threshold: Lava and the chip fire above it, slayer's papers at it."""
 Drive = Literal["image", "mantissas"]
-DRIVES: tuple[Drive, ...] = ("image", "mantissas")
 
 BIAS_EXPONENT = 6
 """Biases of the file are in weight units."""
@@ -148,7 +147,7 @@ class _Build:
         compare = self.reading.compare
         steps, dt = self._time()
         found = [parse_layer(n, g) for n, g in enumerate(_layers(self.tree, self.reading.layers))]
-        for name in self.tree.keys() - {"layer", "simulation"}:
+        for name in sorted(self.tree.keys() - {"layer", "simulation"}):
             self.remarks.append(f"/{name} is in the file, and nothing here reads it")
         parsed = []
         for layer, notes in found:
@@ -226,6 +225,12 @@ class _Build:
                 self.remarks.append(
                     f"layer '{layer.name}' makes biases with the weight {layer.image[0]:g} and the "
                     f"bias {layer.image[1]:g}; netx cuts the fractions off"
+                )
+            scale, offset = layer.image
+            if (reach := max(abs(offset), abs(scale + offset))) > MANTISSA_MAX:
+                self.remarks.append(
+                    f"layer '{layer.name}' makes biases of up to {reach:g} of an image; 13 bits "
+                    f"hold {MANTISSA_MAX}, beyond it they are cut"
                 )
         neuron = self._neuron(layer, last=False)
         self.biased[layer.name] = BIAS_EXPONENT

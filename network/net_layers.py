@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from ..errors import RequestError
 from .layers import Pair, Shape
+from .loihi import THRESHOLD_MAX
 from .node_fields import Field, Value, pair, real, sizes
 
-LAST_THRESHOLD = 131_071
+LAST_THRESHOLD = THRESHOLD_MAX
 """The largest of a chip's field: used to say that a neuron never fires."""
 MOST_STEPS = 1_000_000
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from .bounds import (
     Bounds,
     bias_sums,
-    host_bias,
+    host_bias_bounds,
     integers_of,
     source_bounds,
     step_bounds,
@@ -137,7 +137,7 @@ class _Network:
         scale = self.arithmetic.host_scale.get(layer.name)
         if scale is not None:
             exponent = self.arithmetic.bias_exponents[layer.name]
-            up, down = host_bias(sums, scale, exponent)
+            up, down = host_bias_bounds(sums, scale, exponent)
         else:
             biases = bias_sums(self.network, layer)
             held = _steps_held(_memory(layer), self.steps)

@@ -1,4 +1,7 @@
-"""Linear operations backwards: which source neurons carry into a sum, and with what weight."""
+"""Linear operations backwards: which source neurons carry into a sum, and with what weight.
+
+``wanted`` weights may stand for many sums at once, in axes before those of the shape.
+"""
 
 from __future__ import annotations
 
@@ -31,21 +34,23 @@ def _from_windows(conv: Conv, wanted: Weights, entering: Shape) -> Weights:
     weight = conv.weight.astype(np.float64)
     kernel = weight.shape[2:]
     grouped = weight.reshape(conv.groups, -1, *weight.shape[1:])
-    given = wanted.reshape(conv.groups, -1, *wanted.shape[1:])
-    padded = np.zeros((conv.groups, channels // conv.groups, height + 2 * py, width + 2 * px))
-    oh, ow = wanted.shape[1:]
+    sums, (oh, ow) = wanted.shape[:-3], wanted.shape[-2:]
+    given = wanted.reshape(*sums, conv.groups, -1, oh, ow)
+    part = channels // conv.groups
+    padded = np.zeros((*sums, conv.groups, part, height + 2 * py, width + 2 * px))
     for ky in range(kernel[0]):
         for kx in range(kernel[1]):
-            taps = np.einsum("goi,gohw->gihw", grouped[..., ky, kx], given)
+            taps = np.einsum("goi,...gohw->...gihw", grouped[..., ky, kx], given)
             rows = slice(ky * dy, ky * dy + sy * (oh - 1) + 1, sy)
             columns = slice(kx * dx, kx * dx + sx * (ow - 1) + 1, sx)
-            padded[:, :, rows, columns] += taps
-    return padded.reshape(channels, *padded.shape[2:])[:, py : py + height, px : px + width]
+            padded[..., rows, columns] += taps
+    whole = padded.reshape(*sums, channels, *padded.shape[-2:])
+    return whole[..., py : py + height, px : px + width]
 
 
 def pull(operation: Operation, wanted: Weights, entering: Shape) -> Weights:
     """The weights of what enters an operation (shape ``entering``) in a weighted sum of what it
-    gives: ``wanted`` (its shape) through the transpose of the operation, biases left out."""
+    gives: ``wanted`` (..., *its shape) through the transpose of the operation, biases left out."""
     match operation:
         case Dense(weight=weight):
             return wanted @ weight.astype(np.float64)
@@ -53,17 +58,14 @@ def pull(operation: Operation, wanted: Weights, entering: Shape) -> Weights:
             return _from_windows(operation, wanted, entering)
         case Conv1d():
             flat = (entering[0], 1, entering[1])
-            return pull(operation.as_conv(), wanted[:, None], flat)[:, 0]
+            return pull(operation.as_conv(), wanted[..., None, :], flat)[..., 0, :]
         case Scale(scale=scale):
             return np.asarray(wanted * scale, np.float64)
-        case SumPool(kernel=kernel) | AvgPool(kernel=kernel):
-            share = 1 / (kernel[0] * kernel[1]) if isinstance(operation, AvgPool) else 1
-            ones = np.full((entering[0], 1, *kernel), share, np.float32)
-            (stride, padding), groups = (operation.stride, operation.padding), entering[0]
-            conv = Conv(operation.name, ones, None, stride, padding, groups=groups)
-            return _from_windows(conv, wanted, entering)
+        case SumPool() | AvgPool():
+            return _from_windows(operation.as_conv(entering[0]), wanted, entering)
         case Flatten():
-            return wanted.reshape(entering)
+            given = shape_after(operation, entering)
+            return wanted.reshape(*wanted.shape[: wanted.ndim - len(given)], *entering)
         case Delay():
             return wanted
 

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .loihi import weight_step
+
 Wide = NDArray[np.float64]
 Weights = NDArray[Any] | Sequence[NDArray[Any]]
 """One weight matrix, or all that meet in one layer's neurons."""
@@ -31,7 +33,7 @@ SILENT_SCALE = 256.0
 
 def step_of(bits: int) -> int:
     """Distance between two neighbouring whole weights of mixed sign, 2^(9-bits)."""
-    return 1 << (9 - bits)
+    return weight_step(bits, "mixed")
 
 
 def against(scale: float | NDArray[Any], weight: NDArray[Any]) -> Wide:

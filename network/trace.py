@@ -129,10 +129,11 @@ def predictions(outputs: NDArray[Any]) -> NDArray[np.int64]:
     return chosen
 
 
-_UNREADABLE = (
+UNREADABLE = (
     *(OSError, ValueError, KeyError, TypeError, EOFError),
     *(RuntimeError, zipfile.BadZipFile, zlib.error),  # RuntimeError: said to be encrypted
 )
+"""What numpy and zipfile raise over a damaged .npy or .npz."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +178,7 @@ class Witness:
             return Witness(
                 arrays["inputs"], arrays["labels"], arrays["indices"], arrays["outputs"], spikes
             )
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise RequestError("E_WITNESS", f"{path}: not a readable witness ({error})") from error
 
     def check(self, network: Network) -> None:

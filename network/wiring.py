@@ -27,7 +27,7 @@ from ..errors import RequestError
 from .check import check
 from .contract import Integer
 from .dynamics import WEIGHT_SHIFT, IntegerCell
-from .integer_sums import host_bias, neuron_bias
+from .integer_sums import host_biases, neuron_bias
 from .layers import (
     Conv,
     Delay,
@@ -40,7 +40,6 @@ from .layers import (
     SumPool,
     Synapse,
 )
-from .linear import through
 from .neurons import Sum
 from .shapes import shape_after
 from .wires import Connection, Ints, Population, Readout, Stream, Wiring
@@ -171,10 +170,7 @@ def _map(network: Network, layer: Layer, synapse: Synapse, arithmetic: Integer) 
         fields |= {"enters": enters, "gives": shape_after(operation, enters), "exponent": exponent}
         return _Map(fields)
     if isinstance(operation, SumPool):
-        ones = np.ones((enters[0], 1, *operation.kernel), np.float32)
-        conv = Conv(
-            operation.name, ones, None, operation.stride, operation.padding, groups=enters[0]
-        )
+        conv = operation.as_conv(enters[0])
     elif isinstance(operation, Conv):
         conv = operation
     else:
@@ -359,7 +355,8 @@ def streams(
     found: dict[str, NDArray[np.int32]] = {}
     for stream in wired.streams:
         if stream.layer:
-            found[stream.name] = _host_current(network, network.layer(stream.layer), frames)
+            bias = host_biases(network, network.layer(stream.layer), frames)
+            found[stream.name] = (bias >> WEIGHT_SHIFT).astype(np.int32)
             continue
         contract = network.contract
         largest = contract.input_scale * contract.input_levels
@@ -373,15 +370,3 @@ def streams(
         values[stream.delay :] = frames[: max(len(frames) - stream.delay, 0)]
         found[stream.name] = values
     return found
-
-
-def _host_current(network: Network, layer: Layer, frames: NDArray[np.float32]) -> NDArray[np.int32]:
-    arithmetic = network.contract.arithmetic
-    if not isinstance(arithmetic, Integer):
-        raise TypeError("only integer networks are wired")
-    flat = frames.reshape(-1, *network.input_shape)
-    current = np.zeros((len(flat), *layer.shape), np.float32)
-    for synapse in layer.synapses:
-        current = current + through(synapse, flat)
-    whole = host_bias(arithmetic, layer, current) >> WEIGHT_SHIFT
-    return whole.astype(np.int32).reshape(*frames.shape[:2], *layer.shape)

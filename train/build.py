@@ -124,6 +124,11 @@ def _check_whole(recipe: Recipe) -> None:
         ),
         (neuron.name == "relu", "neuron.name is relu with quantise.bits; expected what spikes"),
         (
+            neuron.compare != "gt",
+            f"neuron.compare is {neuron.compare} with quantise.bits, but a chip fires above its "
+            "threshold; expected gt",
+        ),
+        (
             recipe.surrogate.width == "auto",
             "surrogate.width is auto with quantise.bits, but it is found before a training begins; "
             "expected the number that the start has",

@@ -26,14 +26,15 @@ READOUT = "output"
 class Group:
     """The linear maps that meet in the neurons ``population``, or in the read-out ("").
 
-    ``maps``: their modules' path names. ``host``: they see the input itself, which is no spikes.
-    ``taps``: how many spikes of a pool's window meet each weight.
+    ``maps``: their modules' path names. ``shape``: of the neurons, channels first. ``host``: the
+    maps see the input itself, which is no spikes. ``taps``: how many spikes of a pool's window meet
+    each weight.
     """
 
     name: str
     population: str
     maps: tuple[str, ...]
-    channels: int
+    shape: tuple[int, ...]
     host: bool
     taps: int = 1
 
@@ -107,8 +108,7 @@ class _Survey:
         maps = (*value.maps, *own)
         if own and value.graded:
             _refuse(name, "the host computes its current, which its own spikes would add to")
-        channels = value.shape[0]
-        self.groups.append(Group(name, population, maps, channels, value.graded, value.taps))
+        self.groups.append(Group(name, population, maps, value.shape, value.graded, value.taps))
         return _Flow(value.shape, graded=False)
 
     def fire(self, value: _Flow, module: Population) -> _Flow:
@@ -200,7 +200,7 @@ def whole_form(model: nn.Module, shape: tuple[int, ...], graded: bool) -> None:
         if group.population:
             neurons: Any = model.get_submodule(group.population)
             if not isinstance(neurons.threshold, Tensor):
-                thresholds = torch.full((group.channels,), neurons.threshold)
+                thresholds = torch.full(group.shape[:1], neurons.threshold)
                 del neurons.threshold
                 neurons.register_buffer("threshold", thresholds)
 

@@ -23,13 +23,21 @@ from torch.nn.utils import parametrize
 
 from ..errors import RequestError
 from ..network.dynamics import WEIGHT_SHIFT
-from ..network.loihi import BIAS_EXPONENT_MAX, MANTISSA_MAX, SUM_MAX, THRESHOLD_MAX
+from ..network.loihi import (
+    BIAS_EXPONENT_MAX,
+    MANTISSA_MAX,
+    NEURONS_PER_CORE,
+    SUM_MAX,
+    THRESHOLD_MAX,
+    THRESHOLDS_PER_CORE,
+)
 from ..network.scales import (
     channel_scales,
     least_squares_scale,
     step_of,
     threshold_units,
 )
+from ..network.shared_scales import core_groups, shared
 from .build import build
 from .checkpoint import load_run
 from .coding import seen
@@ -140,7 +148,7 @@ def begin(recipe: Recipe) -> nn.Module:
 def _take_over(model: nn.Module, recipe: Recipe) -> None:
     """Fill a module with the weights of the run it starts from."""
     run = Path(recipe.quantise.start)
-    start(recipe)
+    origin(recipe)  # refuses what is no finished run
     trained, own = load_run(run)
     for section, fields in _SAME.items():
         for field in fields:
@@ -159,8 +167,11 @@ def _take_over(model: nn.Module, recipe: Recipe) -> None:
     model.load_state_dict(kept)
 
 
-def start(recipe: Recipe) -> dict[str, Any]:
-    """What a history says of the run that whole weights started from; E_START as `begin`."""
+def origin(recipe: Recipe) -> dict[str, Any]:
+    """What a history says of the run that whole weights start from, empty for floats; E_START as
+    `begin`. To be asked before training: the run may be gone when it ends."""
+    if not recipe.quantise.bits:
+        return {}
     try:
         return record(Path(recipe.quantise.start))
     except RequestError as error:
@@ -210,7 +221,9 @@ def _rounding(model: nn.Module, group: Group, recipe: Recipe) -> Rounding:
     neurons: Any = model.get_submodule(group.population)
     caps = _caps(weights, biases, neurons.spiking, recipe.train.steps) / group.taps
     if recipe.quantise.thresholds == "channel":
-        scale = channel_scales(weights, bits, caps)
+        wanted = channel_scales(weights, bits, caps)
+        cores = core_groups(group.shape, NEURONS_PER_CORE)
+        scale = shared(wanted, caps, bits, cores, THRESHOLDS_PER_CORE)
     else:
         scale = np.asarray(least_squares_scale(weights, bits, float(caps.min())))
     return Rounding(step / scale, 1 / scale)
@@ -259,9 +272,10 @@ def settle(model: nn.Module) -> None:
             parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 
 
-def account(recipe: Recipe, model: nn.Module) -> dict[str, Any]:
+def account(recipe: Recipe, model: nn.Module, start: dict[str, Any]) -> dict[str, Any]:
     """For the history: bits, where it started, and of each rounded matrix how many of its weights
-    are 0 and how many stand at either end. ``model`` is not settled yet."""
+    are 0 and how many stand at either end. ``model`` is not settled yet; ``start``: its `origin`.
+    """
     if not recipe.quantise.bits:
         return {}
     layers = {}
@@ -276,4 +290,4 @@ def account(recipe: Recipe, model: nn.Module) -> dict[str, Any]:
             "weights": whole.numel(),
         }
     part = asdict(recipe.quantise)
-    return {"quantise": {**part, "start": start(recipe), "layers": layers}}
+    return {"quantise": {**part, "start": start, "layers": layers}}

@@ -192,7 +192,8 @@ class QuantisePart:
     """Fine-tuning in whole weights, such as a chip has, of a network trained in float.
 
     ``bits`` of a weight, 2 to 8, or 0 for float; ``start``: the run folder of the trained network;
-    ``thresholds``: one scale, and threshold, for all neurons of a layer or one for each channel.
+    ``thresholds``: one scale, and threshold, for all neurons of a layer or one for each channel, as
+    many as a core of Loihi 1 holds.
     """
 
     bits: Annotated[int, Range(at_least=0, at_most=8)] = 0

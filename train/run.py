@@ -36,7 +36,7 @@ from .machine import device_of, in_words
 from .progress import Progress
 from .protocol import LearningRule
 from .quantised import account as quantised
-from .quantised import begin, settle
+from .quantised import begin, origin, settle
 from .recipe import Recipe
 from .recipe_file import read_recipe, recipe_hash, to_toml
 from .state import State, check_state, load_state, same_recipe, save_state
@@ -162,6 +162,7 @@ def _trained(
         examples = data.source.load(data_folder, "train", settings.steps)
         test = data.load(data_folder, "test", settings.steps)  # what it lacks shows before the work
     kept, held = _held_out(examples, recipe)
+    start = origin(recipe)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
         model = begin(recipe).to(device)
@@ -172,7 +173,7 @@ def _trained(
         "images": {"train": len(kept[0]), "validation": len(held[0]), "test": len(test[0])},
         "test": {"last": _plain(last), "best": _plain(best)},
         **account(recipe, model, data, test[0]),
-        **quantised(recipe, model),
+        **quantised(recipe, model, start),
         "seconds": round(time.perf_counter() - started, 3),
     }
     settle(model)

@@ -203,7 +203,7 @@ def _apart(trace: Trace) -> Trace:
     return replace(trace, currents={})
 
 
-def _name(request: Request) -> str:
+def network_name(request: Request) -> str:
     """What the chain calls the network that the runtimes run."""
     snapped = request.folded is not None and isinstance(request.network.contract.arithmetic, Grid)
     return "snapped" if snapped else "network"
@@ -252,7 +252,7 @@ def _training(
         arrows.append(
             Arrow(
                 "folded",
-                _name(request),
+                network_name(request),
                 Strength.NOT_CLAIMED,
                 verdict,
                 measured,
@@ -318,13 +318,19 @@ def _quantised(request: Request, tallies: Mapping[str, _Tally]) -> Arrow:
     sentence += _changed(tally.differences)
     verdict = Verdict(Outcome.PASSED, sentence)
     return Arrow(
-        _name(request), "integer", Strength.NOT_CLAIMED, verdict, measured, pair, tally.differences
+        network_name(request),
+        "integer",
+        Strength.NOT_CLAIMED,
+        verdict,
+        measured,
+        pair,
+        tally.differences,
     )
 
 
 def _runtime(request: Request, name: str, exact: bool, tallies: Mapping[str, _Tally]) -> Arrow:
     opened = request.runtimes[name]
-    source = "integer" if opened.quantised else _name(request)
+    source = "integer" if opened.quantised else network_name(request)
     network = request.integer if opened.quantised and request.integer else request.network
     strength = Strength.PROVEN if exact else Strength.REPLAYED
     tally = tallies[f"on {name}"]

@@ -27,6 +27,8 @@ from .recording import Recording
 from .verdict import Outcome, Strength, Verdict
 
 Values = NDArray[Any]
+RECORDING = "recording"
+"""What the chain calls it."""
 
 
 @dataclass
@@ -112,7 +114,7 @@ def hold(
         total.first = _first(network, x, wrong)
     outcome, text = _judged(total, exact)
     sentence = "; ".join([text, *_about(network, layers, recording)])
-    return Arrow(source, "recording", strength, Verdict(outcome, sentence), None, None, total)
+    return Arrow(source, RECORDING, strength, Verdict(outcome, sentence), None, None, total)
 
 
 def _compared(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +14,11 @@ from ..errors import RequestError, nearest
 from ..network.axes import arranged, orders
 from ..network.layers import Layer, Network
 from ..network.neurons import Spiking
-from ..network.trace import Packed, pack
+from ..network.trace import UNREADABLE, Packed, pack
 
 PACKED = "spikes."
 """In front of a layer's name in the files that `snnpipe run --save` writes."""
 OUTPUTS = "outputs"
-
-_UNREADABLE = (
-    *(OSError, ValueError, KeyError, TypeError, EOFError),
-    *(RuntimeError, zipfile.BadZipFile, zlib.error),  # RuntimeError: said to be encrypted
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,22 +61,27 @@ def read_recording(
     Raises RequestError: E_TRACE for what is no recording of this network, E_AXES for an axis order
     that does not fit or could be several.
     """
-    named: dict[str, NDArray[Any]]
+    try:
+        return _recording(path, network, _arrays(path, network, layer), axes)
+    except RequestError as error:
+        raise RequestError(error.code, f"{path}: {error.message}") from error
+
+
+def _arrays(path: Path, network: Network, layer: str | None) -> dict[str, NDArray[Any]]:
+    """The arrays of a file by name. Of an .npz none is unpacked before all names are known."""
     try:
         with path.open("rb") as stream:
             loaded = np.load(stream, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
-                named = {layer or network.output: loaded}
-            else:
-                named = {name: loaded[name] for name in loaded.files}
-    except _UNREADABLE as error:
-        raise RequestError("E_TRACE", f"{path}: not a readable .npy or .npz ({error})") from error
-    if layer is not None and layer not in named:
-        raise RequestError("E_TRACE", f"{path}: no array is called '{layer}'")
-    try:
-        return _recording(path, network, named if layer is None else {layer: named[layer]}, axes)
-    except RequestError as error:
-        raise RequestError(error.code, f"{path}: {error.message}") from error
+                return {layer or network.output: loaded}
+            if layer is not None and layer not in loaded.files:
+                raise RequestError("E_TRACE", f"no array is called '{layer}'")
+            names = loaded.files if layer is None else [layer]
+            for name in names:
+                _layer_of(network, name)
+            return {name: loaded[name] for name in names}
+    except UNREADABLE as error:
+        raise RequestError("E_TRACE", f"not a readable .npy or .npz ({error})") from error
 
 
 def _recording(

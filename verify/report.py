@@ -24,6 +24,7 @@ from ..network.trace import Trace, predictions
 from .chain import Arrow, Findings
 from .compare import Differences, First
 from .quantised import quantisation
+from .recorded import RECORDING
 from .replay import LayerReplay
 from .statistics import Accuracy, Paired, accuracy
 from .verdict import Outcome, Strength
@@ -254,14 +255,19 @@ def _sentence(findings: Findings, name: str) -> str:
         arrow = stuck[0]
         return f"{name}: nothing can be said of {arrow.target}: {arrow.verdict.sentence}"
     n = len(findings.request.x)
+    # A recording may be of fewer samples, layers and steps: it speaks for itself.
+    heard = "".join(
+        f"; {RECORDING}: {arrow.verdict.sentence}" for arrow in arrows if arrow.target == RECORDING
+    )
     for strength, words in (
         (Strength.PROVEN, "exactly the exported network's spikes on"),
         (Strength.REPLAYED, "certified by replay on"),
     ):
-        runtimes = [arrow.target for arrow in arrows if arrow.strength is strength]
+        held = [arrow for arrow in arrows if arrow.strength is strength]
+        runtimes = [arrow.target for arrow in held if arrow.target != RECORDING]
         if runtimes:
-            return f"{name}: {words} {', '.join(runtimes)}; {n:,} samples"
-    return f"{name}: no runtime was asked for; {n:,} samples ran on the reference"
+            return f"{name}: {words} {', '.join(runtimes)}; {n:,} samples{heard}"
+    return f"{name}: no runtime was asked for; {n:,} samples ran on the reference{heard}"
 
 
 def report(findings: Findings, name: str, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -11,22 +11,32 @@
 namespace snnpipe {
 namespace {
 
+#define SNNPIPE_BLOCK(NAME, TARGET, WIDTH, LANES)                                                \
+  TARGET void NAME##_plain_float##LANES(const BlockTask<float>& task) {                          \
+    run_block<float, WIDTH, LANES, Form::plain>(task);                                           \
+  }                                                                                              \
+  TARGET void NAME##_general_float##LANES(const BlockTask<float>& task) {                        \
+    run_block<float, WIDTH, LANES, Form::general>(task);                                         \
+  }                                                                                              \
+  TARGET void NAME##_plain_integer##LANES(const BlockTask<int32_t>& task) {                      \
+    run_block<int32_t, WIDTH, LANES, Form::plain>(task);                                         \
+  }                                                                                              \
+  TARGET void NAME##_general_integer##LANES(const BlockTask<int32_t>& task) {                    \
+    run_block<int32_t, WIDTH, LANES, Form::general>(task);                                       \
+  }                                                                                              \
+  TARGET void NAME##_counted_integer##LANES(const BlockTask<int32_t>& task) {                    \
+    run_block<int32_t, WIDTH, LANES, Form::counted>(task);                                       \
+  }                                                                                              \
+  constexpr BlockKernels k_##NAME##LANES = {NAME##_plain_float##LANES,                           \
+                                            NAME##_general_float##LANES,                         \
+                                            NAME##_plain_integer##LANES,                         \
+                                            NAME##_general_integer##LANES,                       \
+                                            NAME##_counted_integer##LANES};
+
 #define SNNPIPE_KERNELS(NAME, TARGET, WIDTH)                                                     \
-  TARGET void NAME##_float_block(const BlockTask<float>& task) {                                 \
-    run_block<float, WIDTH, Form::plain>(task);                                                  \
-  }                                                                                              \
-  TARGET void NAME##_driven_block(const BlockTask<float>& task) {                                \
-    run_block<float, WIDTH, Form::general>(task);                                                \
-  }                                                                                              \
-  TARGET void NAME##_integer_block(const BlockTask<int32_t>& task) {                             \
-    run_block<int32_t, WIDTH, Form::plain>(task);                                                \
-  }                                                                                              \
-  TARGET void NAME##_general_block(const BlockTask<int32_t>& task) {                             \
-    run_block<int32_t, WIDTH, Form::general>(task);                                              \
-  }                                                                                              \
-  TARGET void NAME##_counted_block(const BlockTask<int32_t>& task) {                             \
-    run_block<int32_t, WIDTH, Form::counted>(task);                                              \
-  }                                                                                              \
+  SNNPIPE_BLOCK(NAME, TARGET, WIDTH, 16)                                                         \
+  SNNPIPE_BLOCK(NAME, TARGET, WIDTH, 32)                                                         \
+  SNNPIPE_BLOCK(NAME, TARGET, WIDTH, 64)                                                         \
   TARGET void NAME##_masks(const uint64_t* masks, std::size_t words, const Scan& scan,           \
                            uint32_t* events, uint32_t* start) {                                  \
     decode_masks(masks, words, scan, events, start);                                             \
@@ -40,9 +50,9 @@ namespace {
                                     uint32_t* start) {                                           \
     decode_values(values, strides, scan, events, out, start);                                    \
   }                                                                                              \
-  constexpr Kernels k_##NAME = {#NAME,                NAME##_float_block,   NAME##_driven_block, \
-                                NAME##_integer_block, NAME##_general_block, NAME##_counted_block,\
-                                NAME##_masks,         NAME##_float_values,  NAME##_integer_values};
+  constexpr Kernels k_##NAME = {#NAME,        k_##NAME##16,        k_##NAME##32,                 \
+                                k_##NAME##64, NAME##_masks,        NAME##_float_values,          \
+                                NAME##_integer_values};
 
 SNNPIPE_KERNELS(base, , 16)
 

@@ -43,19 +43,18 @@ struct EventList {
   std::size_t first = 0, last = 0;
 };
 
-void (*kernel_of(const Kernels& kernels, const Group<float>& group,
-                 bool))(const BlockTask<float>&) {
+BlockKernel<float> kernel_of(const BlockKernels& kernels, const Group<float>& group, bool) {
   const Neurons<float>& own = group.neurons;
   const bool plain = group.kind != Kind::leaky && own.gain.empty() && own.synaptic_decay.empty() &&
                      !own.resets_late;
-  return plain ? kernels.float_block : kernels.driven_block;
+  return plain ? kernels.plain_float : kernels.general_float;
 }
-void (*kernel_of(const Kernels& kernels, const Group<int32_t>& group,
-                 bool counted))(const BlockTask<int32_t>&) {
+BlockKernel<int32_t> kernel_of(const BlockKernels& kernels, const Group<int32_t>& group,
+                               bool counted) {
   const Neurons<int32_t>& own = group.neurons;
-  if (group.kind == Kind::spiking && counted) return kernels.counted_block;
+  if (group.kind == Kind::spiking && counted) return kernels.counted_integer;
   const bool plain = !own.current_decays && own.taken.empty();
-  return plain ? kernels.integer_block : kernels.general_block;
+  return plain ? kernels.plain_integer : kernels.general_integer;
 }
 void decode(const Kernels& kernels, const float* values, const Strides& strides, const Scan& scan,
             uint32_t* events, float* out, uint32_t* start) {
@@ -258,7 +257,8 @@ class Run {
         edges[e].channels = slab.last - slab.first;
       }
       std::fill_n(task.active, steps * kLanes, 0);
-      kernel_of(*plan_.kernels, group, task.overflows != nullptr)(task);
+      const BlockKernels& kernels = plan_.kernels->of(group.shape.channels - task.block * kLanes);
+      kernel_of(kernels, group, task.overflows != nullptr)(task);
       keep_block(g, task);
     }
     if (task.overflows != nullptr) {

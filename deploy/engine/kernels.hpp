@@ -1,5 +1,6 @@
-// 64 output channels in registers, and what is added to them: rows of weights at events, rows of
-// values, bits of masks. GCC vector types of the ISA's own width W (16, 32 or 64 bytes); wider ones
+// N output channels in registers, and what is added to them: rows of weights at events, rows of
+// values, bits of masks. Rows in memory are always 64 wide; of a block of fewer channels only the
+// first 16 or 32 are looked at. GCC vector types of the ISA's own width W (16, 32 or 64 bytes); wider ones
 // fall back to memory, plain loops stay there too, and both are several times slower.
 #pragma once
 
@@ -15,11 +16,11 @@
 
 namespace snnpipe {
 
-template <class T, int W>
+template <class T, int W, int N>
 struct Lanes {
   typedef T Vector __attribute__((vector_size(W), may_alias));
   static constexpr int kWidth = W / static_cast<int>(sizeof(T));
-  static constexpr int kCount = static_cast<int>(kLanes) / kWidth;
+  static constexpr int kCount = N / kWidth;
   Vector v[kCount];
 
   SNNPIPE_INLINE void load(const T* row) {
@@ -58,32 +59,32 @@ struct Lanes {
 };
 
 // A sum as a convolution keeps it, in [-2^23, 2^23); returns how many lanes that changed.
-template <int W>
-SNNPIPE_INLINE int64_t wrap24(Lanes<int32_t, W>& sum) {
-  typedef typename Lanes<int32_t, W>::Vector Values;
+template <int W, int N>
+SNNPIPE_INLINE int64_t wrap24(Lanes<int32_t, W, N>& sum) {
+  typedef typename Lanes<int32_t, W, N>::Vector Values;
   constexpr int32_t kHalf = 1 << 23;
   Values changed{};
 #pragma GCC unroll 16
-  for (int j = 0; j < Lanes<int32_t, W>::kCount; ++j) {
+  for (int j = 0; j < Lanes<int32_t, W, N>::kCount; ++j) {
     const Values kept = ((sum.v[j] + kHalf) & (2 * kHalf - 1)) - kHalf;
     changed -= kept != sum.v[j];
     sum.v[j] = kept;
   }
   int64_t count = 0;
-  for (int i = 0; i < Lanes<int32_t, W>::kWidth; ++i) count += changed[i];
+  for (int i = 0; i < Lanes<int32_t, W, N>::kWidth; ++i) count += changed[i];
   return count;
 }
 
 // What an edge makes of its finished sum; returns how many lanes wrapped.
-template <int W>
-SNNPIPE_INLINE int64_t finish(Lanes<float, W>&, const Edge<float>&) {
+template <int W, int N>
+SNNPIPE_INLINE int64_t finish(Lanes<float, W, N>&, const Edge<float>&) {
   return 0;
 }
-template <int W>
-SNNPIPE_INLINE int64_t finish(Lanes<int32_t, W>& sum, const Edge<int32_t>& edge) {
+template <int W, int N>
+SNNPIPE_INLINE int64_t finish(Lanes<int32_t, W, N>& sum, const Edge<int32_t>& edge) {
   const int64_t wrapped = edge.wraps ? wrap24(sum) : 0;
 #pragma GCC unroll 16
-  for (int j = 0; j < Lanes<int32_t, W>::kCount; ++j) {
+  for (int j = 0; j < Lanes<int32_t, W, N>::kCount; ++j) {
     sum.v[j] = edge.shift < 0 ? sum.v[j] >> -edge.shift : sum.v[j] * (1 << edge.shift);
   }
   return wrapped;
@@ -99,14 +100,14 @@ SNNPIPE_INLINE int32_t bits_of_one(float) {
 SNNPIPE_INLINE int32_t bits_of_one(int32_t) { return 1; }
 
 // Adds 1 to the lanes whose bit is set.
-template <class T, int W>
-SNNPIPE_INLINE void add_mask(Lanes<T, W>& sum, uint64_t word) {
-  typedef typename Lanes<int32_t, W>::Vector Bits;
-  typedef typename Lanes<T, W>::Vector Values;
+template <class T, int W, int N>
+SNNPIPE_INLINE void add_mask(Lanes<T, W, N>& sum, uint64_t word) {
+  typedef typename Lanes<int32_t, W, N>::Vector Bits;
+  typedef typename Lanes<T, W, N>::Vector Values;
   const Bits lane = *reinterpret_cast<const Bits*>(kBits);
 #pragma GCC unroll 16
-  for (int j = 0; j < Lanes<T, W>::kCount; ++j) {
-    const Bits some = Bits{} + static_cast<int32_t>(word >> (j * Lanes<T, W>::kWidth));
+  for (int j = 0; j < Lanes<T, W, N>::kCount; ++j) {
+    const Bits some = Bits{} + static_cast<int32_t>(word >> (j * Lanes<T, W, N>::kWidth));
     const Bits ones = ((some & lane) != 0) & bits_of_one(T{});
     sum.v[j] += reinterpret_cast<const Values&>(ones);
   }
@@ -135,8 +136,8 @@ SNNPIPE_INLINE T read(const Source<T>& source, std::size_t frame, std::size_t pi
 }
 
 // Adds 64 channels of one source pixel, unweighted.
-template <class T, int W>
-SNNPIPE_INLINE void add_pixel(Lanes<T, W>& sum, const Source<T>& source, std::size_t frame,
+template <class T, int W, int N>
+SNNPIPE_INLINE void add_pixel(Lanes<T, W, N>& sum, const Source<T>& source, std::size_t frame,
                               std::size_t pixel, std::size_t block) {
   if (source.masks != nullptr) {
     add_mask(sum, source.masks[(frame * source.pixels + pixel) * source.words + block]);
@@ -196,8 +197,8 @@ struct Events {
 
 // Sum of the weight rows at the events under the taps, in the order (ky, kx, input channel).
 // `first_pixel`: where the frame begins among those decoded.
-template <class T, int W>
-SNNPIPE_INLINE void gather(Lanes<T, W>& sum, const Events<T>& events, const T* weights,
+template <class T, int W, int N>
+SNNPIPE_INLINE void gather(Lanes<T, W, N>& sum, const Events<T>& events, const T* weights,
                            const Tap* taps, std::size_t count, std::size_t first_pixel) {
   for (std::size_t k = 0; k < count; ++k) {
     const uint32_t from = events.start[first_pixel + taps[k].first];

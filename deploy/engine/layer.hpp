@@ -45,13 +45,21 @@ struct BlockTask {
   int64_t* overflows = nullptr;  // wraps and saturations of the window; null: not counted
 };
 
+template <class T>
+using BlockKernel = void (*)(const BlockTask<T>&);
+
+// The kernels of a block by the lanes it looks at; see `Form` in neurons.hpp.
+struct BlockKernels {
+  BlockKernel<float> plain_float, general_float;
+  BlockKernel<int32_t> plain_integer, general_integer, counted_integer;
+};
+
 struct Kernels {
   const char* isa;
-  void (*float_block)(const BlockTask<float>&);
-  void (*driven_block)(const BlockTask<float>&);  // groups that are not plain, see neurons.hpp
-  void (*integer_block)(const BlockTask<int32_t>&);
-  void (*general_block)(const BlockTask<int32_t>&);
-  void (*counted_block)(const BlockTask<int32_t>&);
+  BlockKernels lanes16, lanes32, lanes64;
+  const BlockKernels& of(std::size_t channels) const {
+    return channels <= 16 ? lanes16 : channels <= 32 ? lanes32 : lanes64;
+  }
   void (*masks)(const uint64_t*, std::size_t, const Scan&, uint32_t*, uint32_t*);
   void (*float_values)(const float*, const Strides&, const Scan&, uint32_t*, float*, uint32_t*);
   void (*integer_values)(const int32_t*, const Strides&, const Scan&, uint32_t*, int32_t*,
@@ -64,8 +72,8 @@ const Kernels& kernels_for(const char* isa);
 
 // Adds what one edge brings 64 neurons at (pixel, block) to `sum`, which is +0; without the bias.
 // Returns how many lanes wrapped.
-template <class T, int W>
-SNNPIPE_INLINE int64_t edge_sum(Lanes<T, W>& sum, const EdgeTask<T>& task, const Shape& shape,
+template <class T, int W, int N>
+SNNPIPE_INLINE int64_t edge_sum(Lanes<T, W, N>& sum, const EdgeTask<T>& task, const Shape& shape,
                              std::size_t frame, std::size_t pixel, std::size_t block) {
   const Source<T>& source = task.source;
   if (task.edge->op == Op::linear) {
@@ -98,10 +106,10 @@ SNNPIPE_INLINE int64_t edge_sum(Lanes<T, W>& sum, const EdgeTask<T>& task, const
 
 // Adds up the edges, in their order; what is injected in membrane units goes to `direct`. Returns
 // how many lanes wrapped.
-template <class T, int W>
+template <class T, int W, int N>
 SNNPIPE_INLINE int64_t total_of(const BlockTask<T>& task, std::size_t sample, std::size_t step,
                              std::size_t pixel, T* total, T* direct) {
-  Lanes<T, W> all;
+  Lanes<T, W, N> all;
   all.zero();
   int64_t wrapped = 0;
   for (std::size_t e = 0; e < task.edge_count; ++e) {
@@ -113,7 +121,7 @@ SNNPIPE_INLINE int64_t total_of(const BlockTask<T>& task, std::size_t sample, st
       wrapped += edge.kept_wrapped;
       continue;
     }
-    Lanes<T, W> sum;
+    Lanes<T, W, N> sum;
     sum.zero();
     int64_t lanes = 0;
     if (step >= delay) {
@@ -136,14 +144,14 @@ SNNPIPE_INLINE int64_t total_of(const BlockTask<T>& task, std::size_t sample, st
   return wrapped;
 }
 
-template <class T, int W, Form kForm>
+template <class T, int W, int N, Form kForm>
 SNNPIPE_INLINE void run_block(const BlockTask<T>& task) {
   const Group<T>& group = *task.group;
   const std::size_t pixels = group.shape.pixels(), blocks = group.shape.blocks();
   alignas(kAlignment) T total[kLanes], direct[kLanes];
   alignas(kAlignment) int32_t lost[kLanes];
-  State<T> state;
-  Lanes<T, W> lanes;
+  State<T> state{};
+  Lanes<T, W, N> lanes;
   for (std::size_t n = 0; n < task.samples; ++n) {
     for (std::size_t p = 0; p < pixels; ++p) {
       for (std::size_t e = 0; e < task.edge_count; ++e) {
@@ -161,12 +169,12 @@ SNNPIPE_INLINE void run_block(const BlockTask<T>& task) {
       int64_t wrapped = 0;
       if constexpr (kForm == Form::counted) std::fill_n(lost, kLanes, 0);
       for (std::size_t t = task.begin; t < task.end; ++t) {
-        wrapped += total_of<T, W>(task, n, t, p, total, direct);
+        wrapped += total_of<T, W, N>(task, n, t, p, total, direct);
         const std::size_t at = (t * task.samples + n) * pixels + p;
         const std::size_t kept = t - task.begin;
         if (group.kind == Kind::spiking) {
           task.masks[at * blocks + task.block] =
-              step<W, kForm>(group.neurons, p, task.block, total, direct, state,
+              step<W, N, kForm>(group.neurons, p, task.block, total, direct, state,
                               task.active + kept * kLanes, lost);
           if (n < task.membranes_of) {
             lanes.load(state.v);
@@ -174,9 +182,9 @@ SNNPIPE_INLINE void run_block(const BlockTask<T>& task) {
           }
         } else {
           const T* value = total;
-          if (group.kind == Kind::sum) pass_on<W>(group.neurons, p, task.block, total, direct);
+          if (group.kind == Kind::sum) pass_on<W, N>(group.neurons, p, task.block, total, direct);
           if constexpr (kForm == Form::general && std::is_floating_point<T>::value) {  // leaky
-            value = leak<W>(group.neurons, p, task.block, total, state);
+            value = leak<W, N>(group.neurons, p, task.block, total, state);
           }
           lanes.load(value);
           lanes.store(task.values + (at * blocks + task.block) * kLanes);

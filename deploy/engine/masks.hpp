@@ -12,11 +12,12 @@ namespace snnpipe {
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "packed spikes are little-endian words");
 
-// 64 bytes of 0 or 1 to one word: a multiplication gathers the low bits of eight bytes in its top
+// N bytes of 0 or 1 to one word: a multiplication gathers the low bits of eight bytes in its top
 // byte, in order.
+template <int N>
 SNNPIPE_INLINE uint64_t pack_bytes(const uint8_t* bytes) {
   uint64_t word = 0;
-  for (int k = 0; k < 8; ++k) {
+  for (int k = 0; k < N / 8; ++k) {
     uint64_t eight;
     std::memcpy(&eight, bytes + 8 * k, 8);
     word |= ((eight * 0x0102040810204080ull) >> 56) << (8 * k);

@@ -21,21 +21,22 @@ struct State {
 };
 
 // Fired lanes (0 or -1 each) to a mask word.
+template <int N>
 SNNPIPE_INLINE uint64_t word_of(const int32_t* fired) {
-  alignas(kAlignment) uint8_t bytes[kLanes];
-  for (std::size_t i = 0; i < kLanes; ++i) bytes[i] = static_cast<uint8_t>(fired[i] & 1);
-  return pack_bytes(bytes);
+  alignas(kAlignment) uint8_t bytes[N];
+  for (int i = 0; i < N; ++i) bytes[i] = static_cast<uint8_t>(fired[i] & 1);
+  return pack_bytes<N>(bytes);
 }
 
 // What enters the membrane: the sum of the edges itself, or, in `row`, what synaptic current, gain
 // and leak make of it. A rounded product, then a rounded sum, everywhere.
-template <int W>
+template <int W, int N>
 SNNPIPE_INLINE const float* drive(const Neurons<float>& neurons, std::size_t pixel,
                                   std::size_t block, const float* current, State<float>& state,
                                   float* row) {
-  Lanes<float, W> value;
+  Lanes<float, W, N> value;
   if (!neurons.synaptic_decay.empty()) {
-    Lanes<float, W> fresh;
+    Lanes<float, W, N> fresh;
     fresh.load(current);
     fresh.multiply(neurons.synaptic_gain.at(pixel, block));
     value.load(state.u);
@@ -60,12 +61,12 @@ SNNPIPE_INLINE const float* drive(const Neurons<float>& neurons, std::size_t pix
 // when it moves it out of a branch. With a late reset the membrane kept is the one that was held
 // against the threshold, so it tells what the last spike still owes (at first 0, which cannot
 // fire).
-template <int W, bool kLate>
+template <int W, int N, bool kLate>
 SNNPIPE_INLINE uint64_t fire(const Neurons<float>& neurons, std::size_t pixel, std::size_t block,
                              const float* current, const float* driven, State<float>& state,
                              int32_t* active) {
-  typedef typename Lanes<float, W>::Vector Values;
-  typedef typename Lanes<int32_t, W>::Vector Flags;
+  typedef typename Lanes<float, W, N>::Vector Values;
+  typedef typename Lanes<int32_t, W, N>::Vector Flags;
   const Values* decay = reinterpret_cast<const Values*>(neurons.decay.at(pixel, block));
   const Values* threshold = reinterpret_cast<const Values*>(neurons.threshold.at(pixel, block));
   const Values* after = reinterpret_cast<const Values*>(neurons.after.at(pixel, block));
@@ -75,7 +76,7 @@ SNNPIPE_INLINE uint64_t fire(const Neurons<float>& neurons, std::size_t pixel, s
   Flags* counts = reinterpret_cast<Flags*>(active);
   alignas(kAlignment) int32_t fired[kLanes];
 #pragma GCC unroll 16
-  for (int j = 0; j < Lanes<float, W>::kCount; ++j) {
+  for (int j = 0; j < Lanes<float, W, N>::kCount; ++j) {
     Values u = decay[j] * v[j] + input[j];
     if constexpr (kLate) {
       const Flags fired_before =
@@ -93,35 +94,35 @@ SNNPIPE_INLINE uint64_t fire(const Neurons<float>& neurons, std::size_t pixel, s
     reinterpret_cast<Flags*>(fired)[j] = spike;
     counts[j] -= (sum[j] != 0.0f) | spike;
   }
-  return word_of(fired);
+  return word_of<N>(fired);
 }
 
 // One step of neurons that fire. `current` comes in as the sum of the edges and leaves as the whole
 // current. Returns the spikes.
-template <int W, Form kForm>
+template <int W, int N, Form kForm>
 SNNPIPE_INLINE uint64_t step(const Neurons<float>& neurons, std::size_t pixel, std::size_t block,
                              float* current, const float*, State<float>& state, int32_t* active,
                              int32_t*) {
   if constexpr (kForm == Form::plain) {
-    return fire<W, false>(neurons, pixel, block, current, current, state, active);
+    return fire<W, N, false>(neurons, pixel, block, current, current, state, active);
   } else {
     alignas(kAlignment) float row[kLanes];
-    const float* driven = drive<W>(neurons, pixel, block, current, state, row);
+    const float* driven = drive<W, N>(neurons, pixel, block, current, state, row);
     return neurons.resets_late
-               ? fire<W, true>(neurons, pixel, block, current, driven, state, active)
-               : fire<W, false>(neurons, pixel, block, current, driven, state, active);
+               ? fire<W, N, true>(neurons, pixel, block, current, driven, state, active)
+               : fire<W, N, false>(neurons, pixel, block, current, driven, state, active);
   }
 }
 
 // One step of neurons that do not fire: their membranes.
-template <int W>
+template <int W, int N>
 SNNPIPE_INLINE const float* leak(const Neurons<float>& neurons, std::size_t pixel,
                                  std::size_t block, const float* current, State<float>& state) {
   alignas(kAlignment) float row[kLanes];
-  Lanes<float, W> v;
+  Lanes<float, W, N> v;
   v.load(state.v);
   v.multiply(neurons.decay.at(pixel, block));
-  v.add(drive<W>(neurons, pixel, block, current, state, row));
+  v.add(drive<W, N>(neurons, pixel, block, current, state, row));
   v.store(state.v);
   return state.v;
 }
@@ -146,11 +147,11 @@ SNNPIPE_INLINE void wrap(Vector& u) {
 // One step of Loihi's neurons; 32 bits hold every value because the plan bounds the sums (see
 // plan.cpp). `lost` counts, per lane, currents that wrap and membranes that saturate, but for those
 // that are reset from above their threshold.
-template <int W, Form kForm>
+template <int W, int N, Form kForm>
 SNNPIPE_INLINE uint64_t step(const Neurons<int32_t>& neurons, std::size_t pixel, std::size_t block,
                              int32_t* current, const int32_t* direct, State<int32_t>& state,
                              int32_t* active, int32_t* lost) {
-  typedef typename Lanes<int32_t, W>::Vector Values;
+  typedef typename Lanes<int32_t, W, N>::Vector Values;
   constexpr int32_t kMost = (1 << 23) - 1;
   const Values* memory = reinterpret_cast<const Values*>(neurons.current_factor.at(pixel, block));
   const Values* factor = reinterpret_cast<const Values*>(neurons.factor.at(pixel, block));
@@ -168,7 +169,7 @@ SNNPIPE_INLINE uint64_t step(const Neurons<int32_t>& neurons, std::size_t pixel,
   Values* out_of_range = reinterpret_cast<Values*>(lost);
   alignas(kAlignment) int32_t fired[kLanes];
 #pragma GCC unroll 16
-  for (int j = 0; j < Lanes<int32_t, W>::kCount; ++j) {
+  for (int j = 0; j < Lanes<int32_t, W, N>::kCount; ++j) {
     Values gathered = total[j] * 64;
     if constexpr (kForm != Form::plain) {
       Values before = held[j];
@@ -198,20 +199,20 @@ SNNPIPE_INLINE uint64_t step(const Neurons<int32_t>& neurons, std::size_t pixel,
     reinterpret_cast<Values*>(fired)[j] = spike;
     counts[j] -= (whole != 0) | spike;
   }
-  return word_of(fired);
+  return word_of<N>(fired);
 }
 
 // A group without state: its sum, in integers as membrane units.
-template <int W>
+template <int W, int N>
 SNNPIPE_INLINE void pass_on(const Neurons<float>&, std::size_t, std::size_t, float*, const float*) {
 }
-template <int W>
+template <int W, int N>
 SNNPIPE_INLINE void pass_on(const Neurons<int32_t>& neurons, std::size_t pixel, std::size_t block,
                             int32_t* current, const int32_t* direct) {
-  Lanes<int32_t, W> value;
+  Lanes<int32_t, W, N> value;
   value.load(current);
 #pragma GCC unroll 16
-  for (int j = 0; j < Lanes<int32_t, W>::kCount; ++j) value.v[j] *= 64;
+  for (int j = 0; j < Lanes<int32_t, W, N>::kCount; ++j) value.v[j] *= 64;
   value.add(neurons.bias.at(pixel, block));
   value.add(direct);
   value.store(current);

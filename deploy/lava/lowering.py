@@ -5,6 +5,7 @@ Everything that Lava would take silently for something else, or hang on, is refu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import RequestError
-from ...network import check_integer
 from ...network.check import check
+from ...network.check_integer import TABLE, check_integer
 from ...network.contract import Integer
 from ...network.dynamics import IntegerCell
-from ...network.integer_sums import host_bias, neuron_bias
+from ...network.integer_sums import neuron_bias
 from ...network.layers import (
-    AvgPool,
     Conv,
     Delay,
     Dense,
@@ -30,20 +30,11 @@ from ...network.layers import (
     SumPool,
     Synapse,
 )
-from ...network.linear import through
 from ...network.neurons import Sum
 from ...network.shapes import shape_after
-from ...network.support import Table, refuse_unsupported
+from ...network.support import refuse_unsupported
+from ...network.wiring import LONGEST
 from .worker.frames import Arrays
-
-TABLE: Table = {
-    **check_integer.TABLE,
-    AvgPool: "integers have no mean; use a sum pool",
-}
-"""What Lava's models take, as far as the type alone decides."""
-
-LONGEST_DELAY = 63
-"""Lava holds delays in 6 bits; with more its process fails, and its run may never return."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +64,7 @@ def lower(network: Network) -> Lowered:
     refuse_unsupported(network, "Lava cannot run", TABLE)
     _contract(network)
     check(network)
-    check_integer.check_integer(network, "count")
+    check_integer(network, "count")
     arrays: Arrays = {}
     layers, injected = [], []
     for n, layer in enumerate(network.layers):
@@ -167,10 +158,12 @@ def _synapse(
             f"Lava cannot run the synapse from '{synapse.source}' into layer '{layer.name}': its "
             f"connections are one linear map each, here are {names}; make one of them",
         )
-    levels = network.contract.input_levels if synapse.source == network.input else 1
+    contract = network.contract
+    fed = synapse.source == network.input
+    largest = math.ceil(contract.input_scale * contract.input_levels) if fed else 1
     plan: dict[str, Any] = {
         "source": synapse.source,
-        "message_bits": levels.bit_length() if levels > 1 else 0,
+        "message_bits": largest.bit_length() if largest > 1 else 0,
         "weight_bits": arithmetic.weight_bits,
         "weight_exp": 0,
     }
@@ -200,11 +193,11 @@ def _synapse(
 
 def _delayed(layer: Layer, delays: list[Delay]) -> dict[str, Any]:
     steps = sum(delay.steps for delay in delays)
-    if steps > LONGEST_DELAY:
+    if steps > LONGEST:
         raise RequestError(
             "E_RANGE",
             f"'{delays[0].name}' (Delay, layer '{layer.name}') delays by {steps} steps; Lava holds "
-            f"at most {LONGEST_DELAY}",
+            f"at most {LONGEST}",
         )
     return {"kind": "delay", "delay": steps} if steps else {"kind": "dense"}
 
@@ -215,10 +208,7 @@ def _as_conv(operation: Operation | None, shape: Shape) -> Conv:
         case Conv():
             return operation
         case SumPool():
-            ones = np.ones((shape[0], 1, *operation.kernel), np.float32)
-            return Conv(
-                operation.name, ones, None, operation.stride, operation.padding, groups=shape[0]
-            )
+            return operation.as_conv(shape[0])
         case _:
             return Conv("as_it_is", np.ones((1, 1, 1, 1), np.float32))
 
@@ -235,16 +225,3 @@ def _neuron(network: Network, layer: Layer, n: int, arithmetic: Integer) -> Arra
         mantissa = neuron_bias(network, layer) >> exponent
         arrays[f"{n}.bias_mant"] = mantissa[None, None].astype(np.int16)
     return arrays
-
-
-def host_mantissas(network: Network, layer: Layer, frames: NDArray[np.float32]) -> NDArray[Any]:
-    """What the host writes into a layer's bias field for frames (T, B, *input), (T, B, *shape)."""
-    arithmetic = network.contract.arithmetic
-    if not isinstance(arithmetic, Integer):
-        raise TypeError(f"{arithmetic.kind} networks have no host layer")
-    flat = frames.reshape(-1, *network.input_shape)
-    current = np.zeros((len(flat), *layer.shape), np.float32)
-    for synapse in layer.synapses:
-        current = current + through(synapse, flat)
-    written = host_bias(arithmetic, layer, current) >> arithmetic.bias_exponents[layer.name]
-    return written.reshape(*frames.shape[:2], *layer.shape)

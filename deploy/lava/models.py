@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from ...errors import RequestError
 from ...network.dynamics import WEIGHT_SHIFT, loihi_bias
-from ...network.integer_sums import neuron_bias
+from ...network.integer_sums import host_biases, neuron_bias
 from ...network.layers import Layer, Network
 from ...network.simulate import frames_of
 from ...network.trace import Record, Trace, join, pack
-from .lowering import Lowered, host_mantissas, lower
+from .lowering import Lowered, lower
 from .process import Worker
 from .worker.frames import Arrays
 
@@ -104,10 +104,13 @@ class ModelsSession:
         return Trace(out.astype(np.int32), fired, packed, kept, active)
 
     def _part(self, shown: Values, steps: int) -> dict[str, Did]:
-        host = {n: host_mantissas(self.network, layer, shown) for n, layer in self.lowered.injected}
+        host: Arrays = {}
+        for n, layer in self.lowered.injected:
+            mantissas = host_biases(self.network, layer, shown) >> self._exponent(layer)
+            host[f"{n}.bias_mant"] = mantissas.astype(np.int16)
         arrays = {
             **self.lowered.arrays,
-            **{f"{n}.bias_mant": mantissas.astype(np.int16) for n, mantissas in host.items()},
+            **host,
             "frames": self._whole(shown),
         }
         _, found = self._started().ask({**self.lowered.request, "steps": steps}, arrays, DEADLINE)

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import RequestError
+from ...network.check_integer import TABLE
 from ...network.dynamics import WEIGHT_SHIFT
 from ...network.layers import Network
 from ...network.simulate import frames_of
@@ -23,7 +25,6 @@ from ...network.trace import Record, Trace, join, unpack
 from ...network.wires import Wiring
 from ...network.wiring import streams, wiring
 from .environment import find_environment
-from .lowering import TABLE
 from .process import Worker
 
 Values = NDArray[Any]
@@ -66,10 +67,17 @@ class WiredSession:
         """Frames float32 (B, *input_shape), shown at every step, or (T, B, *input_shape).
 
         The Trace has no currents and no active updates: Lava's processes tell spikes and sums.
-        Raises RequestError (E_INPUT) for a wrong shape or values that Lava does not take,
-        CouldNotRunError (E_LAVA, E_DEADLINE) when Lava fails.
+        Raises RequestError (E_STEPS) for more steps than the contract's, (E_INPUT) for a wrong
+        shape or values that Lava does not take, CouldNotRunError (E_LAVA, E_DEADLINE) when Lava
+        fails.
         """
         record = record or Record()
+        if steps > self.network.contract.steps:
+            raise RequestError(
+                "E_STEPS",
+                f"Lava's runtime was asked for {steps} steps; that nothing overflows is known of "
+                f"the contract's {self.network.contract.steps}",
+            )
         frames, still = frames_of(self.network, x.astype(np.float32, copy=False), steps)
         samples = frames.shape[1]
         kept = samples if record.spikes is None else record.spikes

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...errors import RequestError
 from ...network import check_integer
 from ...network.contract import Integer
-from ...network.integer_sums import host_bias
+from ...network.integer_sums import host_biases
 from ...network.layers import (
     AvgPool,
     Conv,
@@ -28,9 +28,7 @@ from ...network.layers import (
     Network,
     Scale,
     SumPool,
-    Synapse,
 )
-from ...network.linear import apply
 from ...network.neurons import IF, LI, LIF, CubaLI, CubaLIF, Sum, Threshold
 from ...network.overflow import can_overflow, whole_run
 from ...network.simulate import frames_of
@@ -72,9 +70,7 @@ class EventSession:
         frames, static = frames_of(self.network, x, steps)
         shown = frames[:1] if static else frames
         inputs = [self._flat(shown, static)] if self.network.input in self.groups else []
-        arithmetic = self.network.contract.arithmetic
-        if isinstance(arithmetic, Integer):
-            inputs += [self._host_current(arithmetic, layer, shown, steps) for layer in self.host]
+        inputs += [self._host_current(layer, shown, steps) for layer in self.host]
         counted = self._counted(steps)
         try:
             outputs, fired, spikes, currents, _, active, lost = self.plan.run(
@@ -129,9 +125,7 @@ class EventSession:
         flat = np.ascontiguousarray(shown.reshape(*shown.shape[:2], -1))
         return flat[0] if static else flat
 
-    def _host_current(
-        self, arithmetic: Integer, layer: Layer, shown: Values, steps: int
-    ) -> NDArray[np.int32]:
+    def _host_current(self, layer: Layer, shown: Values, steps: int) -> NDArray[np.int32]:
         """The current that the host writes as biases, membrane units: (B, N) where it is the same
         at every step, else (T, B, N)."""
         if not np.isfinite(shown).all():
@@ -144,25 +138,9 @@ class EventSession:
         at_once = max(1, MOST_SAMPLES // length)
         for start in range(0, samples, at_once):
             part = shown[:, start : start + at_once]
-            total = np.zeros((*part.shape[:2], *layer.shape), np.float32)
-            for synapse in layer.synapses:
-                total = total + _over_steps(synapse, part)
-            bias = host_bias(arithmetic, layer, total)
+            bias = host_biases(self.network, layer, part)
             written[:, start : start + at_once] = bias.reshape(*part.shape[:2], -1)
         return written if length == steps else written[0]
-
-
-def _over_steps(synapse: Synapse, x: Values) -> Values:
-    """All steps of a synapse from the input, (T, B, *source shape) to (T, B, *layer shape)."""
-    for operation in synapse.operations:
-        if isinstance(operation, Delay):
-            late = np.zeros_like(x)
-            late[operation.steps :] = x[: max(len(x) - operation.steps, 0)]
-            x = late
-        else:
-            flat = apply(operation, x.reshape(-1, *x.shape[2:]))
-            x = flat.reshape(*x.shape[:2], *flat.shape[1:])
-    return x
 
 
 TABLE: Table = dict.fromkeys(

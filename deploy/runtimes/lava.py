@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...network.check_integer import TABLE
 from ...network.layers import Network
 from ...network.support import Table
 from ..lava.environment import find_environment
-from ..lava.lowering import TABLE, check_lava
+from ..lava.lowering import check_lava
 from ..lava.models import ModelsSession
 
 

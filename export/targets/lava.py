@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ...errors import RequestError
 from ...network.layers import Network
 from ...network.nir_file import write_network
 from ..flips import Calibration
 from ..lava_script import write_script
-from ..quantise import TABLE, LayerScale, Settings, quantise
+from ..quantise import CHOICES, TABLE, LayerScale, Settings, quantise
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "bits": ("8", "7", "6", "5", "4", "3", "2"),
-    "first_layer": ("host", "graded"),
-    "scaling": ("mse", "flips"),
-    "thresholds": ("layer", "channel"),
-    "chip": ("loihi1", "loihi2"),
+    **{name: get_args(kind) for name, kind in CHOICES.items()},
 }
 """`Settings` as options."""
 

@@ -15,9 +15,8 @@ from ...network.bounds import step_bounds, term_sums
 from ...network.check_integer import TABLE as INTEGERS
 from ...network.contract import Integer
 from ...network.dynamics import WEIGHT_SHIFT
-from ...network.integer_sums import host_bias, neuron_bias
+from ...network.integer_sums import host_biases, neuron_bias
 from ...network.layers import AvgPool, Conv, Dense, Layer, Network, SumPool
-from ...network.linear import through
 from ...network.net_file import BIAS_EXPONENT, IMAGE_SCALE, NetReading, read_net
 from ...network.net_layers import LAST_THRESHOLD
 from ...network.neurons import Sum
@@ -103,13 +102,10 @@ def _hold(network: Network, back: Network, written: _Written) -> None:
     drawn = np.random.default_rng(0).integers(0, contract.input_levels + 1, shape)
     frames = drawn.astype(np.float32) * np.float32(contract.input_scale)
     given = frames
-    if written.reading.drive == "mantissas" and isinstance(contract.arithmetic, Integer):
-        first = network.layers[0]
-        current = np.zeros((TRIED, *first.shape), np.float32)
-        for synapse in first.synapses:
-            current = current + through(synapse, frames)
-        bias = host_bias(contract.arithmetic, first, current)
-        given = (bias >> BIAS_EXPONENT).astype(np.float32)
+    if written.reading.drive == "mantissas":
+        bias = host_biases(network, network.layers[0], frames if events else frames[np.newaxis])
+        mantissas = (bias >> BIAS_EXPONENT).astype(np.float32)
+        given = mantissas if events else mantissas[0]
     ours, theirs = simulate(network, frames, steps), simulate(back, given, steps)
     named = {f"layer{index}": name for index, name in written.names.items()}
     same = (ours.outputs == theirs.outputs).all() and all(

@@ -183,7 +183,7 @@ def test_integers_take_a_learned_decay_and_thresholds_as_they_are():
 
 def test_integers_refuse_a_synaptic_current_by_name(tmp_path):
     network = snap(lift(trained("learned cuba"), SETTING))
-    with pytest.raises(RequestError, match="synaptic currents with a memory") as caught:
+    with pytest.raises(RequestError, match="those go past its synaptic current") as caught:
         write_targets(network, ["lava"], tmp_path)
     assert caught.value.code == "E_UNSUPPORTED"
 

@@ -12,6 +12,7 @@ from snnpipe.errors import RequestError
 from snnpipe.hardware.chip import ENERGY_KEYS, KINDS
 from snnpipe.hardware.chip_file import CHIPS, chip_names, load_chip
 from snnpipe.hardware.memory import access, word_price
+from snnpipe.network.loihi import NEURONS_PER_CORE, THRESHOLDS_PER_CORE
 
 NAMES = sorted(path.stem for path in CHIPS.glob("*.toml"))
 
@@ -214,6 +215,11 @@ def test_a_file_of_ones_own(tmp_path):
         ('name = "small"', 'name = "Small chip"', "is not a short name"),
         ("neurons_per_core = 256", "neurons_per_core = -1", "a whole number of 0 or more"),
         ("neurons_per_core = 256", "weight_bits = [1, 2, 3]", "two whole numbers"),
+        (
+            "neurons_per_core = 256",
+            "cores = 6\ntiles = 6\ncores_per_tile = 1\ngrid = { size = [-2, -3] }",
+            "two whole numbers of 1 or more",
+        ),
         ("neurons_per_core = 256", "conv_sharing = 1", "true or false"),
         ("[limits]", "[syn_format]\nblock = 64\n[limits]", "'header_bits' must be"),
         ("[sources]", "sources", "not a readable chip file"),
@@ -294,3 +300,9 @@ def test_listing_chips_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_core_of_loihi_is_what_training_takes_it_for():
+    limits = load_chip("loihi1").limits
+    assert limits.neurons_per_core == NEURONS_PER_CORE
+    assert limits.thresholds_per_core == THRESHOLDS_PER_CORE

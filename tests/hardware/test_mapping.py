@@ -418,14 +418,14 @@ def test_swaps_shorten_the_ways():
         east, north = abs(x[:, None] - x), abs(y[:, None] - y)
         return int((traffic * (3 * east + 4 * north)).sum())
 
-    placed = place_cores(LOIHI, traffic)
+    placed = place_cores(LOIHI, 40, lambda: traffic)
     tile = np.arange(40) // 4
     snake = np.where(tile // 8 % 2 == 0, tile % 8, 7 - tile % 8), tile // 8
     assert cost(placed.x, placed.y) < 0.9 * cost(*snake)
     assert sorted(zip(placed.x.tolist(), placed.y.tolist(), strict=True)) == sorted(
         zip(*(part.tolist() for part in snake), strict=True)
     )
-    again = place_cores(LOIHI, traffic)
+    again = place_cores(LOIHI, 40, lambda: traffic)
     assert (again.x.tolist(), again.y.tolist()) == (placed.x.tolist(), placed.y.tolist())
 
 
@@ -477,3 +477,18 @@ def test_relays_of_resnet18():
     found = low.fired(Trace(np.zeros((4, 1, 10), np.float32), fired))
     for name in low.relays:
         assert found[name].shape == (4, *low.network.layer(name).shape)
+
+
+def test_a_relay_takes_no_name_of_a_layer():
+    def feeds(source: str) -> Synapse:
+        return Synapse(source, (Dense(f"w {source}", np.ones((3, 3), np.float32)),))
+
+    layers = (
+        Layer("a", IF(ONE), (3,), (feeds("input"),)),
+        Layer("a relay 1", IF(ONE), (3,), (feeds("a"),)),
+        Layer("c", IF(ONE), (3,), (Synapse("a"), feeds("a relay 1"))),
+    )
+    network = Network("input", (3,), layers, "c", resnet18().contract)
+    low = lowered(network, pipelined=True, spikes_enter=False)
+    assert list(low.relays) == ["a relay 1'"]
+    assert list(low.network.by_name) == ["a", "a relay 1'", "a relay 1", "c"]

@@ -194,6 +194,24 @@ def test_what_noise_hides_is_not_resolved(machine):
         measure(sensor, lambda: None, lambda: None, 1, 2)
 
 
+def test_a_load_below_idleness_is_not_resolved(machine):
+    """Another program worked while this one rested: that is no energy of the load."""
+    machine.zone("intel-rapl:0", "package-0")
+    sensor = packages(machine.root)[0]
+    idles = iter([14.0, 15.0, 16.0])
+    found = measure(
+        sensor,
+        lambda: machine.run(10.0, 10.0),
+        lambda: machine.run(10.0, next(idles)),
+        1,
+        3,
+        machine.clock,
+    )
+    assert found.net == -50.0
+    assert found.uncertainty < 50.0 / 3
+    assert not found.resolved
+
+
 def test_a_sensor_of_power_is_integrated(machine):
     chip = machine.root / "hwmon0"
     chip.mkdir()

@@ -58,7 +58,8 @@ def test_a_foreign_file_is_shown_with_all_that_is_open(snnpipe: Any, foreign: Pa
     }
     assert found["targets"]["nir"] == found["targets"]["onnx"] == ""
     assert "float32" in found["targets"]["lava"]
-    assert set(found["runtimes"]) == {"torch", "onnx", "event", "loihi"}
+    lava = {"lava", "lava_batched", "lava_standard"}
+    assert set(found["runtimes"]) == {"torch", "onnx", "event", "loihi"} | lava
     assert "integer" in found["runtimes"]["loihi"]
 
 
@@ -69,7 +70,7 @@ def test_the_same_for_a_person(snnpipe: Any, foreign: Path) -> None:
     assert lines[0].startswith(f"{foreign}: 2 layers, 7 neurons, network ")
     assert lines[0].endswith(" under snnpipe")
     assert "note: node 'lif' has single numbers as parameters, taken for all [4]" in lines
-    assert "target  nir    yes" in lines
+    assert "target  nir           yes" in lines
     assert any(line.startswith("  spikingjelly") and "v >= threshold" in line for line in lines)
     assert not any(line.endswith(" ") for line in lines)
     document = snnpipe("check", foreign, "--json")
@@ -190,7 +191,7 @@ def test_nothing_heavy_is_loaded(foreign: Path) -> None:
         [sys.executable, "-c", program, str(foreign)], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "heavy:"
-    assert "target  nir    yes" in done.stdout
+    assert "target  nir           yes" in done.stdout
 
 
 def test_it_takes_less_than_a_second(snnpipe: Any) -> None:

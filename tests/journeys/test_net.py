@@ -115,6 +115,7 @@ def test_what_we_saved_is_a_recording_too(snnpipe: Any, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     sentence = done.json["chain"][-1]["sentence"]
     assert "identical on 4 samples: 180 spike decisions, 108 outputs" in sentence
+    assert done.json["sentence"].endswith(f"; 4 samples; recording: {sentence}")
     assert snnpipe("verify", path, "--samples", "2", "--trace", tmp_path / "seen.npz").code == 2
 
 
@@ -152,6 +153,10 @@ def test_options_of_net_files_are_not_for_others(snnpipe: Any, tmp_path: Path) -
     assert snnpipe("export", path, "--target", "nir").code == 0
     done = snnpipe("run", tmp_path / "own-artefacts" / "nir", "--levels", "3")
     assert (done.code, done.sentence) == (2, "error: --levels is for .net files")
+    np.save(tmp_path / "steps.npy", np.zeros((2, 3, 4, 5), np.uint8))
+    done = snnpipe("verify", path, "--coding", "direct", "--inputs", tmp_path / "steps.npy")
+    assert done.code == 2
+    assert "the inputs have shape [2, 3, 4, 5]; expected [B, " in done.sentence
     done = snnpipe("verify", path, "--trace-layer", "layer1")
     assert done.code == 2
     assert "belong to --trace" in done.sentence

@@ -78,6 +78,12 @@ def test_the_script_gives_the_reference_spikes(coding: str, tmp_path: Path) -> N
         for name, bits in truth.spikes.items():
             assert bits.any(), name
             assert (pack(found[name]) == bits).all(), name
+    wrong = subprocess.run(
+        [environment.interpreter, "-B", SCRIPT, "inputs.npy", "--layers", "a,liff"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert wrong.returncode == 2
+    assert "no layer liff; expected some of a, b, c, d" in wrong.stderr
 
 
 def test_what_cannot_be_wired_has_a_remark_and_no_script(tmp_path: Path) -> None:

@@ -60,7 +60,10 @@ REFUSED = {
         "synapse from 'in' into layer 'a': its connections are one linear map each, here are "
         "'pool' and 'dense'; make one of them",
     ),
-    "a mean": (network(AvgPool("mean", (2, 2), (2, 2)), shape=(2, 2, 2)), "'mean' .*no mean"),
+    "a mean": (
+        network(AvgPool("mean", (2, 2), (2, 2)), shape=(2, 2, 2)),
+        "'mean' .*averages",
+    ),
     "a delayed convolution": (
         network(images(3), Delay("wait", 2), shape=(3, 4, 4)),
         r"'wait' \(Delay, layer 'a'\): only its dense connections have delays",
@@ -155,6 +158,22 @@ def test_the_fields_of_a_chip() -> None:
     (layer,) = found.request["layers"]
     (synapse,) = layer["synapses"]
     assert (synapse["kind"], synapse["message_bits"], synapse["weight_exp"]) == ("dense", 2, 0)
+
+
+def test_the_host_may_average() -> None:
+    mean = AvgPool("mean", (2, 2), (2, 2))
+    made = network(mean, FLAT, Dense("dense", some(3, 8)))
+    hosted = Integer(8, {"a": 7}, {"a": 3})
+    made = made.with_contract(made.contract.with_arithmetic(hosted))
+    for name in ("lava", "lava_standard", "lava_batched"):
+        plugins.load("runtimes", name).check(made)
+
+
+def test_values_above_one_are_graded_however_they_are_made() -> None:
+    for scale, levels, bits in ((2.0, 1, 2), (0.5, 2, 0), (1.0, 1, 0), (4.0, 3, 4)):
+        made = network(FLAT, DENSE, input_scale=scale, input_levels=levels)
+        (layer,) = lower(made).request["layers"]
+        assert layer["synapses"][0]["message_bits"] == bits
 
 
 def test_legal_networks_are_taken() -> None:

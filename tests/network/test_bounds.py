@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from integer_networks import integer_networks
 from random_networks import frames, networks
 from snnpipe.errors import RequestError
-from snnpipe.network.bounds import bias_sums, host_bias, sums_first, term_sums
+from snnpipe.network.bounds import bias_sums, host_bias_bounds, sums_first, term_sums
 from snnpipe.network.contract import Contract, Integer
 from snnpipe.network.layers import (
     Conv,
@@ -70,7 +70,7 @@ def test_no_run_leaves_the_bounds(network: Network, seed: int) -> None:
         p, n = sums[layer.name]
         if isinstance(arithmetic, Integer) and layer.name in arithmetic.host_scale:
             exponent = arithmetic.bias_exponents[layer.name]
-            p, n = host_bias((p, n), arithmetic.host_scale[layer.name], exponent)
+            p, n = host_bias_bounds((p, n), arithmetic.host_scale[layer.name], exponent)
         elif integer:
             kept = layer.neuron.synaptic_decay if isinstance(layer.neuron, CubaLIF) else 0
             p, n = p * 64 / (1 - kept), n * 64 / (1 - kept)
@@ -116,7 +116,7 @@ def test_integer_sums_emit_membrane_units() -> None:
 
 
 def test_host_currents_are_clipped_to_a_mantissa() -> None:
-    p, n = host_bias((np.array([0.0, 0.5, 99.0]), np.array([1e9, 0.0, 0.25])), 10, 2)
+    p, n = host_bias_bounds((np.array([0.0, 0.5, 99.0]), np.array([1e9, 0.0, 0.25])), 10, 2)
     assert p.tolist() == [0, 81 << 2, 4095 << 2]  # 0.5*10*64/4 = 80, one above for rounding
     assert n.tolist() == [4096 << 2, 0, 41 << 2]
 

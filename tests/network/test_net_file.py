@@ -205,6 +205,15 @@ def test_fractions_of_the_transform_are_kept_and_noted(tmp_path: Path) -> None:
     )
 
 
+def test_biases_that_are_cut_are_noted(tmp_path: Path) -> None:
+    found = read_net(image_net(tmp_path, weight=f4([5000])))
+    assert found.remarks == (
+        "layer 'layer0' makes biases of up to 4995 of an image; 13 bits hold 4095, beyond it they "
+        "are cut",
+    )
+    assert read_net(image_net(tmp_path, weight=f4([4100]))).remarks == ()
+
+
 # --- a real file ---
 
 

@@ -17,7 +17,7 @@ from snnpipe.errors import RequestError
 from snnpipe.network import simulate as reference
 from snnpipe.network.check import check
 from snnpipe.network.contract import Contract, Integer
-from snnpipe.network.layers import Conv, Delay, Dense, Layer, Network, SumPool, Synapse
+from snnpipe.network.layers import Conv, Delay, Dense, Flatten, Layer, Network, SumPool, Synapse
 from snnpipe.network.linear import apply
 from snnpipe.network.neurons import IF, LIF, CubaLIF, Sum
 from snnpipe.network.overflow import (
@@ -66,6 +66,14 @@ def test_pulling_back_is_the_transpose(network: Network, seed: int) -> None:
             pulled = pull_through(synapse.operations, g, shape)
             assert pulled.shape == shape
             assert np.isclose((pulled * x[0]).sum(), (g * (there - silent)[0]).sum())
+            every = pull_through(synapse.operations, np.stack([3 * g, -g]), shape)
+            assert np.array_equal(every, np.stack([3 * pulled, -pulled]))
+
+
+def test_axes_joined_in_the_middle_pull_back_to_where_they_were() -> None:
+    wanted = np.arange(2 * 12, dtype=np.float64).reshape(2, 3, 4)
+    pulled = pull_through((Flatten("f", 1, 2),), wanted, (3, 2, 2))
+    assert np.array_equal(pulled, wanted.reshape(2, 3, 2, 2))
 
 
 def test_windows_that_leave_a_rest_pull_back_nothing_onto_it() -> None:

@@ -441,6 +441,7 @@ def test_what_broke_off_goes_on_bit_for_bit(floats, tmp_path, monkeypatch):
         (["quantise.bits=1"], "quantise.bits is 1.*2 to 8"),
         (["quantise.start="], "without a quantise.start"),
         (["neuron.name=relu", "train.steps=1"], "neuron.name is relu"),
+        (["neuron.compare=ge"], "neuron.compare is ge .* expected gt"),
         (["surrogate.width=auto"], "surrogate.width is auto"),
         (["train.precision=bf16"], "train.precision is bf16"),
         (["neuron.decay=0.2"], r"\[0\.2, 0\.25\].*multiples of 1/4096"),
@@ -526,9 +527,9 @@ def test_maps_that_meet_in_one_neuron_are_one_group():
     model.append(nn.Linear(108, 4))
     model.append(Recurrent(LIF(), nn.Linear(4, 4)))
     found = groups(model, (1, 6, 6), False)
-    assert [(g.name, g.maps, g.channels) for g in found] == [
-        ("0.lif", ("0.one", "0.two"), 3),
-        ("3.neurons", ("2", "3.weights"), 4),
+    assert [(g.name, g.maps, g.shape) for g in found] == [
+        ("0.lif", ("0.one", "0.two"), (3, 6, 6)),
+        ("3.neurons", ("2", "3.weights"), (4,)),
     ]
     assert not any(g.host for g in found)
     pooled = nn.Sequential(nn.AvgPool2d(2), _Net(lambda m, x: m.lif(m.one(x))))

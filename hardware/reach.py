@@ -36,8 +36,9 @@ Cuts = tuple[tuple[slice, ...], tuple[slice, ...], tuple[slice, ...]]
 
 
 @dataclass(frozen=True, eq=False)
-class Wires:
-    """One synapse. ``axes``: for channels, rows and columns, bool (source elements, neurons).
+class Reach:
+    """What one synapse reaches. ``axes``: for channels, rows and columns, bool (source elements,
+    neurons).
 
     ``kernel``: stored weights by channel out, where a chip may keep a kernel once a core; 0 where
     there is none. ``exact`` is False for chains that mix axes: there every element is taken to
@@ -108,8 +109,8 @@ def kind_of(synapse: Synapse) -> str:
     return found[-1] if found else "sparse"
 
 
-def wires(network: Network, synapse: Synapse, shape: Shape) -> Wires:
-    """A synapse into a layer of ``shape``, by its axes."""
+def reach_of(network: Network, synapse: Synapse, shape: Shape) -> Reach:
+    """What a synapse into a layer of ``shape`` reaches, by its axes."""
     source = image(network.shape_of(synapse.source))
     axes: tuple[Mask, Mask, Mask] = tuple(np.eye(n, dtype=bool) for n in source)  # type: ignore[assignment]  # three of them
     kernel, flat, exact = 0, len(network.shape_of(synapse.source)) == 1, True
@@ -133,8 +134,8 @@ def wires(network: Network, synapse: Synapse, shape: Shape) -> Wires:
     if not exact or tuple(mask.shape[1] for mask in axes) != image(shape):
         every = (np.ones((n, m), bool) for n, m in zip(source, image(shape), strict=True))
         axes = tuple(every)  # type: ignore[assignment]  # three of them
-        return Wires(synapse.source, axes, 0, exact=False)
-    return Wires(synapse.source, axes, kernel, exact=True)
+        return Reach(synapse.source, axes, 0, exact=False)
+    return Reach(synapse.source, axes, kernel, exact=True)
 
 
 Tables = tuple[Counts, Counts, Counts]
@@ -160,14 +161,14 @@ def _overlaps(by_part: Sequence[Sequence[Mask]]) -> list[tuple[int, tuple[Mask, 
     return terms
 
 
-def overlaps(parts: Sequence[Wires]) -> list[tuple[int, tuple[Mask, Mask, Mask]]]:
+def overlaps(parts: Sequence[Reach]) -> list[tuple[int, tuple[Mask, Mask, Mask]]]:
     """Signed tables of axes whose products add up to 1 where an element reaches a neuron along any
     of ``parts``, all of one source and one layer, else to 0.
     """
     return _overlaps([part.axes for part in parts])
 
 
-def tables(parts: Sequence[Wires], tiles: Cuts) -> list[tuple[int, Tables]]:
+def tables(parts: Sequence[Reach], tiles: Cuts) -> list[tuple[int, Tables]]:
     """As `overlaps` for the tiles of a cut in place of neurons: int64 (source elements, tiles)."""
     by_part = [
         [

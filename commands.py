@@ -16,6 +16,7 @@ import numpy as np
 from . import __version__, calibration, plugins
 from .deploy.protocol import Runtime, Session
 from .errors import CouldNotRunError, RequestError, SnnpipeError
+from .export.lava_script import changed_file
 from .export.quantise import LayerScale, quantise
 from .export.targets.lava import settings_of
 from .files import read_manifest, write_file
@@ -123,6 +124,11 @@ def _integer_network(where: Place, network: Network, data: Path | None) -> Whole
     again, scales = quantise(network, settings, inputs)
     if not same_network(integer, again):
         raise _stale(where, folder)
+    if changed := changed_file(integer, folder):
+        raise RequestError(
+            "E_STALE",
+            f"{folder / changed} is not what export makes of the integers beside it; export again",
+        )
     return Whole(integer, {**settings.to_dict(), "calibration": record}, scales)
 
 
@@ -354,7 +360,7 @@ def chain_lines(document: Mapping[str, Any]) -> Iterator[str]:
         measured = arrow["accuracy"]
         share = f"{100 * measured['share']:6.2f} %" if measured else "        "
         yield (
-            f"{arrow['from']:>8} > {arrow['to']:<8} {share}  {arrow['strength']:<19} "
+            f"{arrow['from']:>8} > {arrow['to']:<13} {share}  {arrow['strength']:<19} "
             f"{arrow['verdict']:<13} {arrow['sentence']}"
         )
     for warning in (document["quantisation"] or {}).get("warnings", ()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from ..files import canonical_json
 from ..network.contract import Integer
 from ..network.layers import Conv, Dense, Flatten, Layer, Network, Operation
 from ..network.loihi import host_factor
+from ..network.trace import UNREADABLE
 from ..network.wiring import wiring
 
-SCRIPT = "run_lava.py"
+SCRIPT, PLAN, WEIGHTS = "run_lava.py", "plan.json", "weights.npz"
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,46 @@ def write_script(network: Network, folder: Path) -> Script:
         "input_scale": contract.input_scale,
         "input_coding": contract.input_coding,
     }
-    (folder / "plan.json").write_text(canonical_json(plan) + "\n", encoding="utf-8")
-    with (folder / "weights.npz").open("wb") as stream:
+    (folder / PLAN).write_text(canonical_json(plan) + "\n", encoding="utf-8")
+    with (folder / WEIGHTS).open("wb") as stream:
         kept: dict[str, Any] = own | arrays
         np.savez_compressed(stream, **kept)
     shutil.copyfile(Path(__file__).with_name(SCRIPT), folder / SCRIPT)
     return Script(SCRIPT)
+
+
+def changed_file(network: Network, folder: Path) -> str:
+    """The first file of the script in an artefact folder that is not what `write_script` makes of
+    the network; empty when all are."""
+    with tempfile.TemporaryDirectory() as made:
+        fresh = Path(made)
+        write_script(network, fresh)
+        for name in (SCRIPT, PLAN, WEIGHTS):
+            own, found = fresh / name, folder / name
+            if own.is_file() != found.is_file():
+                return name
+            if own.is_file() and not (_same_arrays if name == WEIGHTS else _same_bytes)(own, found):
+                return name
+    return ""
+
+
+def _same_arrays(a: Path, b: Path) -> bool:
+    """Whether two .npz hold the same arrays; how they are packed may differ."""
+    try:
+        with np.load(a) as ours, np.load(b) as theirs:
+            names = set(ours.files)
+            return names == set(theirs.files) and all(_same(ours[n], theirs[n]) for n in names)
+    except UNREADABLE:
+        return False
+
+
+def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and bool((a == b).all())
+
+
+def _same_bytes(a: Path, b: Path) -> bool:
+    """Whether two files hold the same bytes."""
+    return a.read_bytes() == b.read_bytes()
 
 
 def _hosts(network: Network) -> tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]:

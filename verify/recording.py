@@ -90,6 +90,8 @@ def _recording(
     spikes: dict[str, Packed] = {}
     values: dict[str, NDArray[Any]] = {}
     read: dict[str, str] = {}
+    if not named:
+        raise RequestError("E_TRACE", "it holds no array")
     for name, array in named.items():
         layer = _layer_of(network, name)
         if array.dtype.kind not in "iufb" or not array.size:

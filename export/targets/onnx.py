@@ -50,7 +50,7 @@ class OnnxTarget:
         """Raise RequestError: E_UNSUPPORTED for integer arithmetic, E_RANGE for long delays."""
         cannot = "target 'onnx' cannot write"
         refuse_unsupported(network, cannot, TABLE)
-        refuse_integers(network, cannot, "export integer networks with 'lava'")
+        refuse_integers(network, cannot, "integer networks are written by nir and netx")
         for name, shape in states(network).items():
             if math.prod(shape) > MOST_STATE:
                 raise RequestError(

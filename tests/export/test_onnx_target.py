@@ -236,10 +236,10 @@ def test_a_reason_in_the_table_is_a_refusal_by_name(
     assert not (tmp_path / "network.onnx").exists()
 
 
-def test_integer_networks_are_sent_to_lava(tmp_path: Path) -> None:
+def test_integer_networks_are_sent_to_nir_and_netx(tmp_path: Path) -> None:
     network = network_of(LIF)
     integer = network.with_contract(network.contract.with_arithmetic(Integer(8, {"part": 6})))
-    with pytest.raises(RequestError, match=r"8-bit.*export integer networks with 'lava'") as error:
+    with pytest.raises(RequestError, match=r"8-bit.*written by nir and netx") as error:
         PLUGIN.write(integer, tmp_path, STEP)
     assert error.value.code == "E_UNSUPPORTED"
 

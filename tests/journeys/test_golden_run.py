@@ -239,6 +239,24 @@ def test_an_edited_integer_weight_is_refused(run: Path) -> None:
     assert caught.value.code == "E_HASH"
 
 
+@pytest.mark.parametrize("name", ["run_lava.py", "plan.json", "weights.npz"])
+def test_a_script_of_other_making_is_refused_whatever_its_hash(run: Path, name: str) -> None:
+    """Its owner would start it on a Lava of his own, and believe the verdict."""
+    folder = run / "artefacts" / "lava"
+    file = folder / name
+    if name == "weights.npz":
+        with np.load(file) as stored:
+            arrays = dict(stored)
+        arrays["connection0.weight"] = -arrays["connection0.weight"]
+        np.savez_compressed(file, **arrays)
+    else:
+        file.write_bytes(file.read_bytes() + b" ")
+    renew_manifest(folder)
+    with pytest.raises(RequestError, match=name) as caught:
+        verified(run, "loihi")
+    assert caught.value.code == "E_STALE"
+
+
 def test_exporting_the_bare_file_gives_the_same_payload(run: Path, tmp_path: Path) -> None:
     names = ["nir", "lava"] + (["onnx"] if importlib.util.find_spec("onnx") else [])
     written = write_targets(read_network(run / "network.nir"), names, tmp_path / "bare")

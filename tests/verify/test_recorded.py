@@ -201,6 +201,7 @@ def test_an_order_that_could_be_two_is_asked_for(tmp_path: Path) -> None:
 # --- what is no recording ---
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "no array": ({}, "it holds no array"),
     "another name": ({"conf": np.zeros((12, 2))}, "did you mean 'conv'"),
     "another shape": ({"conv": np.zeros((12, 2, 9, 9, 9))}, "no usual order of axes fits"),
     "numbers in place of spikes": ({"dense0": np.full((12, 2, NETWORK.layers[1].size), 2)},

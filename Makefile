@@ -1,5 +1,6 @@
 # One environment in .venv, made by the first target that needs it.
-#   make demo    train on the digits, export, verify, say where the report lies
+#   make demo    train on the digits, export, verify, say where the report lies; with Lava as a
+#                witness where its private environment can be had
 #   make test    lint, types, import contracts and all tests
 #   make bench   the tables of docs/results.md
 # PYTHON=python3.12 picks an interpreter; PIPARGS="--index-url ..." is handed to every pip install.
@@ -36,7 +37,8 @@ $(STAMP): $(SOURCES) | $(BIN)/pip
 demo: $(STAMP)
 	$(BIN)/snnpipe train recipes/digits.toml
 	$(BIN)/snnpipe export --target nir,onnx,lava
-	$(BIN)/snnpipe verify --on torch,onnx,event,loihi
+	@if $(BIN)/snnpipe lava setup; then witness=,lava_batched; fi; set -x; \
+	  $(BIN)/snnpipe verify --on torch,onnx,event,loihi$$witness
 
 test: $(STAMP) lint types
 	$(BIN)/pytest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -184,7 +185,9 @@ samples = 5
 
 def verified_on(run: Path, samples: int | None) -> inputs.TestSet:
     place = Place(run / "network.nir", run, is_run=True)
-    network = toy_network.network()  # a run's inputs are those of its recipe, not the network's
+    toy = toy_network.network()
+    coded = replace(toy.contract, input_coding="events", steps=6)
+    network = replace(toy, input_shape=(1, 8, 8), contract=coded)
     return inputs.test_set(place, network, (None, None), None, samples, inputs.Random())
 
 

@@ -316,7 +316,6 @@ def verify(
     names = None if runtimes is None else plugin_names(runtimes, "runtimes")
     by_name = names is not None
     where = runs.place(run)
-    remove_report(where.folder)
     network = commands.truth(where, reading)
     reading.hold_steps(network)
     if names is None:
@@ -324,6 +323,7 @@ def verify(
     files = (inputs_file, labels_file)
     labelled = inputs.test_set(where, network, files, data_folder, samples, random, axes)
     recording = None if recorded is None else recorded.read(network)
+    remove_report(where.folder)  # not before the request is known to be a right one
     with progress_bar(len(labelled.x), "verify") as done:
         document = commands.verify_run(
             where,

@@ -78,10 +78,17 @@ def lift_run(where: Place, grid: bool = True) -> None:
 
 
 def _artefact(where: Place, target: str, network: Network) -> Path | None:
-    """A target's folder, its hashes checked and held against the network it was written from."""
+    """A target's folder, checked as `_manifest` does; None where a bare file is what runs."""
+    if target == "nir" and not (where.is_run and where.artefact(target).is_dir()):
+        return None
+    _manifest(where, target, network)
+    return where.artefact(target)
+
+
+def _manifest(where: Place, target: str, network: Network) -> dict[str, Any]:
+    """What an artefact says of itself, its hashes checked and held against the network it was
+    written from."""
     folder = where.artefact(target)
-    if target == "nir" and not (where.is_run and folder.is_dir()):
-        return None  # a bare file is itself what runs
     if not folder.is_dir():
         raise CouldNotRunError(
             "E_ARTEFACT",
@@ -92,7 +99,7 @@ def _artefact(where: Place, target: str, network: Network) -> Path | None:
     same = {"graph_sha256": graph_sha256(network), "contract": network.contract.to_dict()}
     if any(found.get(key) != value for key, value in same.items()):
         raise _stale(where, folder)
-    return folder
+    return found
 
 
 def _stale(where: Place, folder: Path) -> RequestError:
@@ -111,9 +118,8 @@ def _integer_network(where: Place, network: Network, data: Path | None) -> Whole
     """
     if isinstance(network.contract.arithmetic, Integer):
         return Whole(network)
-    _artefact(where, INTEGER_TARGET, network)
-    folder = where.artefact(INTEGER_TARGET)
-    integer, found = read_network(folder / "network.nir"), read_manifest(folder)
+    found, folder = _manifest(where, INTEGER_TARGET, network), where.artefact(INTEGER_TARGET)
+    integer = read_network(folder / "network.nir")
     try:
         settings, record = settings_of(found["options"]), found["calibration"]
     except (KeyError, TypeError, AttributeError, RequestError) as error:

@@ -20,7 +20,7 @@ from snnpipe import plugins
 from snnpipe.deploy.lava.environment import find_environment
 from snnpipe.deploy.lava.models import ModelsSession
 from snnpipe.deploy.lava.process import Worker
-from snnpipe.deploy.lava.wired import WiredSession
+from snnpipe.deploy.lava.wired import Program, WiredSession
 from snnpipe.network.contract import Contract, Integer
 from snnpipe.network.layers import Conv, Dense, Flatten, Layer, Network, Synapse
 from snnpipe.network.neurons import LIF
@@ -84,12 +84,13 @@ def rows(samples: int, streamed: int) -> Iterator[tuple[str, int, float, float, 
         found = models.run(x[:, :streamed], STEPS)
         seconds = time.monotonic() - began
         yield "lava: models in one process", streamed, seconds, seconds, same(found, few)
-        for way, program, count, expected in (
+        ways: tuple[tuple[str, Program, int, Trace], ...] = (
             ("lava_batched", "batched", samples, truth),
             ("lava_standard, streamed", "standard", streamed, few),
             ("lava_standard, one sample", "standard", 1, first),
-        ):
-            session = WiredSession(made, program, worker=worker)  # type: ignore[arg-type]
+        )
+        for way, program, count, expected in ways:
+            session = WiredSession(made, program, worker=worker)
             session.run(x[:, :1], STEPS)  # imports
             began = time.monotonic()
             found = session.run(x[:, :count], STEPS)

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from snnpipe import calibration, plugins, runs
 from snnpipe.export.flips import Calibration
-from snnpipe.export.quantise import ChipName, Settings, Thresholds, quantise
+from snnpipe.export.quantisable import ChipName, Settings, Thresholds
+from snnpipe.export.quantise import quantise
 from snnpipe.network.layers import Network
 from snnpipe.network.nir_file import read_network
 from snnpipe.network.trace import Record, predictions

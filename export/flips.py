@@ -100,8 +100,7 @@ class Teacher:
 
     def _carried(self, layer: Layer, synapse: Synapse, x: NDArray[Any]) -> NDArray[np.float32]:
         """Sums of one synapse at all steps, (T, B, *shape), exact in float32: below 2^17."""
-        wait = int(self._network.late(self._network.layer(layer.name), synapse))
-        wait += sum(op.steps for op in synapse.operations if isinstance(op, Delay))
+        wait = self._network.lateness(layer, synapse)
         steps, samples = x.shape[:2]
         shown = np.zeros(x.shape, np.float32)
         shown[wait:] = x[: steps - wait] if wait < steps else 0

@@ -9,7 +9,7 @@ the chip for any input. A network whose weights lie on a lattice already keeps t
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,72 +17,26 @@ from numpy.typing import NDArray
 from ..errors import RequestError
 from ..hardware.chip_file import load_chip
 from ..network.check import check
-from ..network.check_integer import TABLE as INTEGERS
-from ..network.contract import Grid, Integer
-from ..network.dynamics import DECAY_UNITS, WEIGHT_SHIFT
-from ..network.layers import Conv, Dense, Layer, Network, Operation, Scale
+from ..network.contract import Integer
+from ..network.dynamics import WEIGHT_SHIFT
+from ..network.layers import Conv, Dense, Layer, Network, Operation
 from ..network.loihi import BIAS_EXPONENT_MAX, MANTISSA_MAX, THRESHOLD_MAX
-from ..network.neurons import IF, LIF, CubaLIF, Resetting, Sum, decay_of, is_driven
+from ..network.neurons import IF, LIF, CubaLIF, Resetting, Sum
 from ..network.scale_caps import BIAS_MAX, bias_reach, sums_of
 from ..network.scales import against, step_of, threshold_units, whole_weights
 from ..network.shared_scales import core_groups
-from ..network.support import Table, refuse_unsupported
+from ..network.support import refuse_unsupported
 from .flips import Calibration, Teacher
 from .layer_scales import Errors, Found, Sharing, at_scale, find_scale, has_channels, maps
 from .loihi_form import loihi_form
+from .quantisable import TABLE, Settings, check_contract, check_layer, refused
 
 Wide = NDArray[np.float64]
-FirstLayer = Literal["host", "graded"]
-Scaling = Literal["mse", "flips"]
-Thresholds = Literal["layer", "channel"]
-ChipName = Literal["loihi1", "loihi2"]
-CHOICES = {
-    "first_layer": FirstLayer,
-    "scaling": Scaling,
-    "thresholds": Thresholds,
-    "chip": ChipName,
-}
-"""What the settings can be, the default first."""
 
-TABLE: Table = {**INTEGERS, Scale: None}
-"""What `quantise` brings to integers: pools and scales are given weights."""
-GRADED_MAX = 255
-"""A graded spike carries a byte."""
 LATE_BIAS = (
     "its biases go past the synaptic current, which has a memory: they are the mean over T steps "
     "of what would have built up"
 )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a network becomes integers.
-
-    ``first_layer``: an analog frame is turned into currents by the host, or enters as graded
-    spikes; of events nothing changes. ``scaling``: scales of least squared error of the weights, or
-    of the fewest changed spikes on calibration inputs. ``thresholds``: one scale for a layer, or
-    one for each channel, on Loihi 1 at most as many to a core as it holds thresholds.
-    """
-
-    weight_bits: int = 8
-    first_layer: FirstLayer = "host"
-    scaling: Scaling = "mse"
-    thresholds: Thresholds = "layer"
-    chip: ChipName = "loihi1"
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.weight_bits <= 8:
-            raise RequestError("E_RANGE", f"weight bits must be 2 to 8, found {self.weight_bits}")
-        for name, kind in CHOICES.items():
-            found, known = getattr(self, name), get_args(kind)
-            if found not in known:
-                raise RequestError(
-                    "E_OPTION", f"{name} is {found!r}; expected one of {', '.join(known)}"
-                )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -116,88 +70,6 @@ class LayerScale:
         return asdict(self)
 
 
-def _refuse(layer: Layer, what: str) -> RequestError:
-    return RequestError("E_UNSUPPORTED", f"target 'lava' cannot hold layer '{layer.name}': {what}")
-
-
-# --- What can become integers ---
-
-
-def _check_contract(network: Network, settings: Settings) -> None:
-    contract = network.contract
-    if not isinstance(contract.arithmetic, Grid):
-        already = contract.arithmetic.kind == "integer"
-        raise RequestError(
-            "E_UNSUPPORTED",
-            "target 'lava' starts from a network on the grid; "
-            + (
-                "this one is in Loihi integers already: use target nir"
-                if already
-                else "this one has float32 weights: export its run, which rounds them"
-            ),
-        )
-    if contract.compare != "gt":
-        raise RequestError(
-            "E_UNSUPPORTED",
-            f"Loihi fires above the threshold; this network says compare {contract.compare}",
-        )
-    if contract.late_reset or contract.reset not in ("value", "subtract"):
-        raise RequestError(
-            "E_UNSUPPORTED",
-            "Loihi resets in the step of the spike; this network says reset "
-            f"{contract.reset}, {contract.reset_time}",
-        )
-    spiking = [layer for layer in network.layers if isinstance(layer.neuron, Resetting)]
-    if contract.reset == "subtract" and settings.chip == "loihi1" and spiking:
-        raise _refuse(
-            spiking[0],
-            "the network says reset subtract, and Loihi 1 resets to zero; choose chip loihi2, or "
-            "train with reset value",
-        )
-    if settings.first_layer == "graded" and contract.input_coding == "direct":
-        if settings.chip == "loihi1":
-            raise RequestError(
-                "E_UNSUPPORTED",
-                "Loihi 1 has no graded spikes: choose first layer host, or chip loihi2",
-            )
-        if contract.input_levels > GRADED_MAX:
-            raise RequestError(
-                "E_UNSUPPORTED",
-                f"the input has levels up to {contract.input_levels}, a graded spike carries "
-                f"{GRADED_MAX} at most: first layer host",
-            )
-
-
-def _check_layer(network: Network, layer: Layer, host: bool) -> None:
-    neuron = layer.neuron
-    if isinstance(neuron, Resetting):
-        if is_driven(neuron):
-            raise _refuse(layer, "its current has a gain or a leak")
-        decays = [decay_of(neuron)]
-        decays += [neuron.synaptic_decay] if isinstance(neuron, CubaLIF) else []
-        if any((d * np.float64(DECAY_UNITS) % 1).any() or (d < 0).any() for d in decays):
-            raise _refuse(layer, "its decay is not a multiple of 1/4096")
-        if isinstance(neuron, CubaLIF) and (neuron.synaptic_decay >= 1).any():
-            raise _refuse(layer, "its synaptic current never decays")
-        if neuron.v_reset.any():
-            raise _refuse(layer, "it resets to a value other than zero")
-    if not host:
-        return
-    if {synapse.source for synapse in layer.synapses} != {network.input}:
-        raise _refuse(layer, "it joins the analog input with spikes; choose first layer graded")
-    if isinstance(neuron, CubaLIF):
-        raise _refuse(
-            layer,
-            "the host writes biases, and those go past its synaptic current; choose first layer "
-            "graded",
-        )
-    if not isinstance(neuron, LIF | IF):
-        raise _refuse(layer, "a read-out fed by the analog input leaves nothing to run on the chip")
-
-
-# --- One layer ---
-
-
 def _bias_exponent(largest: float) -> int | None:
     """Smallest exponent whose mantissa holds a bias of this size (membrane units)."""
     for exponent in range(BIAS_EXPONENT_MAX + 1):
@@ -225,7 +97,7 @@ def _integer_layer(
     largest = float((biases * scale).max()) * reach
     exponent = _bias_exponent(largest)
     if exponent is None:
-        raise _refuse(layer, f"a bias of {largest:.0f} is above 4095 * 2^7; the cap failed")
+        raise refused(layer, f"a bias of {largest:.0f} is above 4095 * 2^7; the cap failed")
     unit = 2.0**exponent
 
     def whole(op: Operation) -> Operation:
@@ -302,7 +174,7 @@ def _host_layer(network: Network, layer: Layer) -> tuple[Layer, int, LayerScale]
     reason = min(caps, key=lambda name: caps[name])
     scale = int(caps[reason])
     if scale < 1:
-        raise _refuse(layer, f"its current of up to {largest:.1f} is beyond the bias field")
+        raise refused(layer, f"its current of up to {largest:.1f} is beyond the bias field")
     threshold = threshold_units(layer.neuron.threshold, scale).astype(np.float32)
     integer = replace(layer, neuron=replace(layer.neuron, threshold=threshold))
     weights = [op.weight for op in maps(layer)]
@@ -372,7 +244,7 @@ def quantise(
     E_DATA for scaling ``flips`` without inputs.
     """
     settings = settings or Settings()
-    _check_contract(network, settings)
+    check_contract(network, settings)
     refuse_unsupported(network, "target 'lava' cannot hold", TABLE)
     if settings.scaling == "flips" and calibration is None:
         raise RequestError(
@@ -388,7 +260,7 @@ def quantise(
         if with_host and form.input in {synapse.source for synapse in layer.synapses}
     }
     for layer in form.layers:
-        _check_layer(form, layer, layer.name in hosted)
+        check_layer(form, layer, layer.name in hosted)
     teacher = Teacher(form, calibration) if calibration and settings.scaling == "flips" else None
     layers: list[Layer] = []
     facts: list[LayerScale] = []

@@ -11,8 +11,8 @@ from .chip import Limits
 from .demand import (
     CORE_LIMITS,
     Known,
-    Population,
     Storage,
+    Uncut,
     axons_in,
     least_bits,
     needs,
@@ -75,7 +75,7 @@ def _largest(size: Shape, way: tuple[int, int, int]) -> int:
     return math.prod(-(-n // parts) for n, parts in zip(size, way, strict=True))
 
 
-def _least(layer: Population, limits: Limits, storage: Storage, whole: dict[str, Counts]) -> int:
+def _least(layer: Uncut, limits: Limits, storage: Storage, whole: dict[str, Counts]) -> int:
     """Fewer tiles than this cannot be enough: what is shared out evenly must fit."""
     parts = [1]
     for limit in ("neurons_per_core", "axons_out", "thresholds_per_core"):
@@ -87,7 +87,7 @@ def _least(layer: Population, limits: Limits, storage: Storage, whole: dict[str,
     return min(max(parts), layer.size)
 
 
-def cut_layer(layer: Population, limits: Limits, storage: Storage) -> tuple[Cut, list[Excess]]:
+def cut_layer(layer: Uncut, limits: Limits, storage: Storage) -> tuple[Cut, list[Excess]]:
     """The cut into the fewest tiles that fit; of those of one count, the one with the fewest
     messages when every source fires once, then the smallest busiest core.
 

@@ -42,7 +42,7 @@ class Storage:
 
 
 @dataclass(frozen=True, eq=False)
-class Population:
+class Uncut:
     """A layer that is to be cut: its image, what its synapses reach by source, its thresholds (None
     where it has none), and for each neuron how many cores its spike goes to, int64 of the image.
     """
@@ -59,7 +59,7 @@ class Population:
         return int(np.prod(self.image))
 
 
-def population(network: Network, layer: Layer, targets: Counts, host_input: bool) -> Population:
+def uncut(network: Network, layer: Layer, targets: Counts, host_input: bool) -> Uncut:
     """A layer as it is cut; ``host_input``: the host computes what the input sends."""
     found: dict[str, tuple[Reach, ...]] = {}
     for synapse in layer.synapses:
@@ -70,7 +70,7 @@ def population(network: Network, layer: Layer, targets: Counts, host_input: bool
     if isinstance(layer.neuron, Spiking):
         full = np.broadcast_to(layer.neuron.threshold, layer.shape)
         thresholds = full.reshape(image(layer.shape))
-    return Population(layer.name, image(layer.shape), found, thresholds, targets)
+    return Uncut(layer.name, image(layer.shape), found, thresholds, targets)
 
 
 def axon_bits(synapses: Counts, weight_bits: int, form: SynapseFormat) -> Counts:
@@ -119,7 +119,7 @@ def _synapse_bits(part: Reach, tiles: Cuts, storage: Storage, known: Known) -> C
     return np.asarray(small[np.ix_(*(index for _, index in by_axis))])
 
 
-def _thresholds(layer: Population, tiles: Cuts) -> Counts:
+def _thresholds(layer: Uncut, tiles: Cuts) -> Counts:
     shape = tuple(len(ranges) for ranges in tiles)
     if layer.thresholds is None:
         return np.zeros(shape, np.int64)
@@ -139,7 +139,7 @@ def _summed(values: Counts, tiles: Cuts) -> Counts:
     return values
 
 
-def axons_in(layer: Population, tiles: Cuts) -> Counts:
+def axons_in(layer: Uncut, tiles: Cuts) -> Counts:
     """Distinct sources that reach each tile; with the input where the host does not compute it."""
     total = np.zeros(tuple(len(ranges) for ranges in tiles), np.int64)
     for parts in layer.reaches.values():
@@ -149,13 +149,13 @@ def axons_in(layer: Population, tiles: Cuts) -> Counts:
     return total
 
 
-def fan_in(layer: Population) -> int:
+def fan_in(layer: Uncut) -> int:
     """Most synapses of one neuron."""
     parts = [part for own in layer.reaches.values() for part in own]
     return sum(int(np.prod([mask.sum(axis=0).max() for mask in part.axes])) for part in parts)
 
 
-def of_one_neuron(layer: Population, limits: Limits, storage: Storage) -> dict[str, Counts]:
+def of_one_neuron(layer: Uncut, limits: Limits, storage: Storage) -> dict[str, Counts]:
     """As `needs` for tiles of one neuron each, int64 of the layer's image: the least there is."""
     axons = np.zeros(layer.image, np.int64)
     bits = np.zeros(layer.image, np.int64)
@@ -183,7 +183,7 @@ def of_one_neuron(layer: Population, limits: Limits, storage: Storage) -> dict[s
     return {**found, "syn_bits_per_core": bits} if storage.form is not None else found
 
 
-def least_bits(layer: Population, storage: Storage) -> int:
+def least_bits(layer: Uncut, storage: Storage) -> int:
     """Bits that the synapses take up at the very least, without headers and rests of words."""
     form = storage.form
     if form is None:
@@ -197,7 +197,7 @@ def least_bits(layer: Population, storage: Storage) -> int:
     return total
 
 
-def _of_neurons(layer: Population, limits: Limits, like: Counts) -> dict[str, Counts]:
+def _of_neurons(layer: Uncut, limits: Limits, like: Counts) -> dict[str, Counts]:
     """Limits of single neurons, the same for every tile."""
     found = {}
     if limits.fan_in is not None:
@@ -208,7 +208,7 @@ def _of_neurons(layer: Population, limits: Limits, like: Counts) -> dict[str, Co
 
 
 def needs(
-    layer: Population,
+    layer: Uncut,
     tiles: Cuts,
     limits: Limits,
     storage: Storage,

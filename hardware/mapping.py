@@ -19,11 +19,11 @@ import numpy as np
 from ..errors import RequestError
 from ..network.contract import Integer
 from ..network.fanout import is_graded
-from ..network.layers import Delay, Network, Synapse
+from ..network.layers import Network
 from .chip import Chip, Limits
 from .chip_file import load_chip
 from .cutting import Cut, Excess, cut_layer, excesses
-from .demand import CORE_LIMITS, Population, Storage, needs, population
+from .demand import CORE_LIMITS, Storage, Uncut, needs, uncut
 from .lowering import Lowered, lowered
 from .placement import Places, place_cores
 from .reach import Counts, image, tables
@@ -127,17 +127,13 @@ def _together(name: str, cores: Sequence[CoreUse]) -> LayerUse:
     )
 
 
-def _delay(synapse: Synapse) -> int:
-    return sum(op.steps for op in synapse.operations if isinstance(op, Delay))
-
-
 def _chip_wide(network: Network, limits: Limits, bits: int) -> list[Excess]:
     """Limits that no cut can help: width of weights, delays, values that are not spikes."""
     broken = []
     for layer in network.layers:
         if limits.weight_bits is not None and bits > limits.weight_bits[1]:
             broken.append(Excess(layer.name, "weight_bits", bits, limits.weight_bits[1]))
-        delay = max((_delay(synapse) for synapse in layer.synapses), default=0)
+        delay = max((synapse.delay for synapse in layer.synapses), default=0)
         if limits.delay_max is not None and delay > limits.delay_max:
             broken.append(Excess(layer.name, "delay_max", delay, limits.delay_max))
         sends = any(s.source == layer.name for other in network.layers for s in other.synapses)
@@ -154,12 +150,12 @@ def weight_width(network: Network, chip: Chip) -> int:
     return min(DEFAULT_WEIGHT_BITS, allowed[1]) if allowed else DEFAULT_WEIGHT_BITS
 
 
-def _targets(populations: Table[str, Population], cut: Table[str, Cut], name: str,
+def _targets(uncut_layers: Table[str, Uncut], cut: Table[str, Cut], name: str,
              size: tuple[int, ...]) -> Counts:  # fmt: skip
     """To how many of the cores that are known so far one spike of each neuron goes."""
     total = np.zeros(size, np.int64)
     for target, done in cut.items():
-        parts = populations[target].reaches.get(name)
+        parts = uncut_layers[target].reaches.get(name)
         if parts:
             for sign, axes in tables(parts, done.tiles):
                 sums = (table.sum(axis=1) for table in axes)
@@ -169,28 +165,28 @@ def _targets(populations: Table[str, Population], cut: Table[str, Cut], name: st
 
 def _cut_all(
     network: Network, limits: Limits, storage: Storage, host_input: bool
-) -> tuple[dict[str, Population], dict[str, Cut], list[Excess]]:
-    populations: dict[str, Population] = {}
+) -> tuple[dict[str, Uncut], dict[str, Cut], list[Excess]]:
+    uncut_layers: dict[str, Uncut] = {}
     cut: dict[str, Cut] = {}
     broken: list[Excess] = []
     for layer in reversed(network.layers):
-        targets = _targets(populations, cut, layer.name, image(layer.shape))
-        populations[layer.name] = population(network, layer, targets, host_input)
-        cut[layer.name], wrong = cut_layer(populations[layer.name], limits, storage)
+        targets = _targets(uncut_layers, cut, layer.name, image(layer.shape))
+        uncut_layers[layer.name] = uncut(network, layer, targets, host_input)
+        cut[layer.name], wrong = cut_layer(uncut_layers[layer.name], limits, storage)
         broken += wrong
     for layer in network.layers:  # again, with the cores of recurrent synapses
         if not any(network.late(other, s) for other in network.layers for s in other.synapses):
             break
-        targets = _targets(populations, cut, layer.name, image(layer.shape))
-        populations[layer.name] = population(network, layer, targets, host_input)
+        targets = _targets(uncut_layers, cut, layer.name, image(layer.shape))
+        uncut_layers[layer.name] = uncut(network, layer, targets, host_input)
         tiles = cut[layer.name].tiles
-        cut[layer.name] = Cut(tiles, needs(populations[layer.name], tiles, limits, storage))
+        cut[layer.name] = Cut(tiles, needs(uncut_layers[layer.name], tiles, limits, storage))
         known = {(one.layer, one.limit) for one in broken}
         wrong = excesses(layer.name, cut[layer.name].needs, limits)
         broken += [one for one in wrong if (one.layer, one.limit) not in known]
     names = [layer.name for layer in network.layers]
     broken.sort(key=lambda one: names.index(one.layer))
-    return populations, {name: cut[name] for name in names}, broken
+    return uncut_layers, {name: cut[name] for name in names}, broken
 
 
 def _core(name: str, spans: Sequence[Span], need: Table[str, int], limits: Limits,
@@ -248,13 +244,13 @@ def map_network(network: Network, chip: Chip, host_input: bool = False) -> Mappi
     storage = Storage.of(chip, bits)
     shared = limits.cores == 1 or bool(limits.per_core)
     open_limits = Limits(conv_sharing=limits.conv_sharing) if shared else limits
-    populations, cut, wrong = _cut_all(low.network, open_limits, storage, host_input)
+    uncut_layers, cut, wrong = _cut_all(low.network, open_limits, storage, host_input)
     if limits.cores == 1:
-        wrong = on_one_core(populations, cut, limits)
+        wrong = on_one_core(uncut_layers, cut, limits)
     elif limits.per_core:
         wrong = on_unequal_cores(low.network, limits, host_input)
     count = sum(one.count for one in cut.values())
-    places = place_cores(chip, count, lambda: traffic(populations, cut))
+    places = place_cores(chip, count, lambda: traffic(uncut_layers, cut))
     if limits.cores == 1:
         nowhere = np.zeros_like(places.chip)
         places = Places(nowhere, nowhere, nowhere, hops=False)
@@ -266,11 +262,11 @@ def map_network(network: Network, chip: Chip, host_input: bool = False) -> Mappi
         _unchecked(chip),
         bits,
         chips,
-        routes_of(low.network, populations, cut, places),
+        routes_of(low.network, uncut_layers, cut, places),
         places.hops,
         tuple(
             name
-            for name, own in populations.items()
+            for name, own in uncut_layers.items()
             if not all(part.exact for parts in own.reaches.values() for part in parts)
         ),
     )

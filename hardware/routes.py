@@ -9,7 +9,7 @@ import numpy as np
 
 from ..network.layers import Network
 from .cutting import Cut
-from .demand import Population
+from .demand import Uncut
 from .placement import Places
 from .reach import Counts, Reach, image, tables
 
@@ -34,11 +34,11 @@ def _offsets(cut: Mapping[str, Cut]) -> dict[str, int]:
     return first
 
 
-def traffic(populations: Mapping[str, Population], cut: Mapping[str, Cut]) -> Counts:
+def traffic(uncut_layers: Mapping[str, Uncut], cut: Mapping[str, Cut]) -> Counts:
     """Messages from core to core when every neuron fires once, int64 (cores, cores)."""
     first = _offsets(cut)
     total = np.zeros((sum(one.count for one in cut.values()),) * 2, np.int64)
-    for target, own in populations.items():
+    for target, own in uncut_layers.items():
         for source, parts in own.reaches.items():
             if source not in cut:
                 continue  # from the host
@@ -86,7 +86,7 @@ def _added(
 
 def routes_of(
     network: Network,
-    populations: Mapping[str, Population],
+    uncut_layers: Mapping[str, Uncut],
     cut: Mapping[str, Cut],
     places: Places,
 ) -> dict[str, Routes]:
@@ -97,7 +97,7 @@ def routes_of(
         shape = network.shape_of(name)
         total = {part: np.zeros(image(shape), np.int64) for part in Routes.__dataclass_fields__}
         here = (cut[name], first[name]) if name in cut else None
-        for target, own in populations.items():
+        for target, own in uncut_layers.items():
             if name in own.reaches:
                 _added(total, own.reaches[name], here, (cut[target], first[target]), places)
         found[name] = Routes(**{part: counts.reshape(shape) for part, counts in total.items()})

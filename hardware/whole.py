@@ -9,25 +9,25 @@ import numpy as np
 from ..network.layers import Network, Scale, Weighted
 from .chip import Limits
 from .cutting import Cut, Excess
-from .demand import Population, fan_in
+from .demand import Uncut, fan_in
 from .reach import Mask
 
 
 def on_one_core(
-    populations: Mapping[str, Population], cut: Mapping[str, Cut], limits: Limits
+    uncut_layers: Mapping[str, Uncut], cut: Mapping[str, Cut], limits: Limits
 ) -> list[Excess]:
     """Limits that all layers together break. A source takes one axon however many it reaches."""
     reached: dict[str, Mask] = {}
-    for own in populations.values():
+    for own in uncut_layers.values():
         for source, parts in own.reaches.items():
             for part in parts:
                 lines = [mask.any(axis=1) for mask in part.axes]
                 here = np.einsum("a,b,c->abc", *(np.asarray(line) for line in lines))
                 reached[source] = reached[source] | here if source in reached else here
-    levels = [own.thresholds for own in populations.values() if own.thresholds is not None]
+    levels = [own.thresholds for own in uncut_layers.values() if own.thresholds is not None]
     memory = [one.needs.get("syn_bits_per_core") for one in cut.values()]
     needed = {
-        "neurons_per_core": sum(own.size for own in populations.values()),
+        "neurons_per_core": sum(own.size for own in uncut_layers.values()),
         "axons_in": sum(int(mask.sum()) for mask in reached.values()),
         "thresholds_per_core": np.unique(np.concatenate([one.ravel() for one in levels])).size
         if levels
@@ -42,7 +42,7 @@ def on_one_core(
     ]
     allowed = limits.fan_in
     if allowed is not None:
-        fans = {name: fan_in(own) for name, own in populations.items()}
+        fans = {name: fan_in(own) for name, own in uncut_layers.items()}
         broken += [Excess(n, "fan_in", fan, allowed) for n, fan in fans.items() if fan > allowed]
     return broken
 

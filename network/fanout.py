@@ -261,16 +261,10 @@ class SynapseCount:
     operations: Operations
 
 
-def _lateness(network: Network, layer: Layer, synapse: Synapse) -> int:
-    """Steps from a spike to its arrival: a synapse's delays, and of a recurrent one one more."""
-    delays = sum(op.steps for op in synapse.operations if isinstance(op, Delay))
-    return delays + int(network.late(layer, synapse))
-
-
 def _delayed(network: Network, layer: Layer, synapse: Synapse, emitted: Operations) -> Operations:
     """Moved to the step of arrival."""
     steps = len(emitted.synops)
-    late = min(_lateness(network, layer, synapse), steps)
+    late = min(network.lateness(layer, synapse), steps)
 
     def move(counts: Counts) -> Counts:
         return np.concatenate([np.zeros(late, np.int64), counts[: steps - late]])
@@ -338,7 +332,7 @@ def additions(network: Network) -> list[Additions]:
         Additions(
             synapse.source,
             fan_out(synapse, network.shape_of(synapse.source)),
-            _lateness(network, layer, synapse),
+            network.lateness(layer, synapse),
         )
         for layer in network.layers
         for synapse in layer.synapses

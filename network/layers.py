@@ -146,6 +146,11 @@ class Synapse:
         """The operations that multiply."""
         return tuple(op for op in self.operations if isinstance(op, Weighted))
 
+    @property
+    def delay(self) -> int:
+        """Steps that its delays take together."""
+        return sum(op.steps for op in self.operations if isinstance(op, Delay))
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -193,6 +198,11 @@ class Network:
     def late(self, layer: Layer, synapse: Synapse) -> bool:
         """Whether a synapse of ``layer`` is recurrent: it carries the values of the last step."""
         return self.positions[synapse.source] >= self.positions[layer.name]
+
+    def lateness(self, layer: Layer, synapse: Synapse) -> int:
+        """Steps from a value's step to its arrival: the synapse's delays, and one more where it is
+        recurrent."""
+        return synapse.delay + int(self.late(layer, synapse))
 
     def layer(self, name: str) -> Layer:
         """The layer of this name; RequestError (E_LAYER) when there is none."""

@@ -45,8 +45,8 @@ What = Literal[
 ]
 Values = NDArray[np.float64]
 
-LONGEST_WITNESS = 64
-"""Steps of a witness at most."""
+LONGEST_DRIVE = 64
+"""Steps of what `drive` finds, at most."""
 
 
 @dataclass(frozen=True)
@@ -272,14 +272,14 @@ def _weights_of_age(layer: Layer, overflow: Overflow, steps: int) -> Values:
     return np.convolve(current, membrane)[:steps]
 
 
-def witness(network: Network, overflow: Overflow) -> dict[str, NDArray[np.bool_]]:
+def drive(network: Network, overflow: Overflow) -> dict[str, NDArray[np.bool_]]:
     """Which sources must fire at which steps, (T, *shape) by name, to drive an overflow furthest.
 
     In every source the neurons whose weights, on their way through delays and decays to the last
     step, add up to the wanted sign; an input and a `Sum` must then be at their largest, the others
-    of a `Sum` at their least. T is the overflow's steps, or `LONGEST_WITNESS`.
+    of a `Sum` at their least. T is the overflow's steps, or `LONGEST_DRIVE`.
     """
-    steps = min(overflow.steps, LONGEST_WITNESS)
+    steps = min(overflow.steps, LONGEST_DRIVE)
     kept = _weights_of_age(network.layer(overflow.layer), overflow, steps)
     found: dict[str, Values] = {}
     for source, late, weights in _arrivals(network, overflow):
@@ -289,10 +289,10 @@ def witness(network: Network, overflow: Overflow) -> dict[str, NDArray[np.bool_]
     return {source: weights > 0 for source, weights in found.items()}
 
 
-def witness_frames(network: Network, overflow: Overflow) -> NDArray[np.float32] | None:
-    """The `witness` as frames (T, 1, *input_shape), where the input alone drives the overflow;
+def driving_frames(network: Network, overflow: Overflow) -> NDArray[np.float32] | None:
+    """`drive` as frames (T, 1, *input_shape), where the input alone drives the overflow;
     None where other layers do."""
-    fires = witness(network, overflow)
+    fires = drive(network, overflow)
     if set(fires) != {network.input}:
         return None
     largest = network.contract.input_scale * network.contract.input_levels

@@ -28,24 +28,18 @@ from .check import check
 from .contract import Integer
 from .dynamics import WEIGHT_SHIFT, IntegerCell
 from .integer_sums import host_biases, neuron_bias
+from .lava_form import LONGEST, as_conv, check_expressible, only_map, refused
 from .layers import (
-    Conv,
-    Delay,
     Dense,
-    Flatten,
     Layer,
     Network,
-    Operation,
     Shape,
-    SumPool,
     Synapse,
 )
 from .neurons import Sum
 from .shapes import shape_after
 from .wires import Connection, Ints, Population, Readout, Stream, Wiring
 
-LONGEST = 63
-"""Steps that Lava holds a value in a `DelayDense`; with more its process fails."""
 _PRODUCTS = 2**31
 _FIELD = 127
 """Lava keeps strides, paddings, spans of kernels and numbers of groups in int8."""
@@ -61,48 +55,23 @@ def wiring(network: Network) -> Wiring:
     arithmetic = network.contract.arithmetic
     if not isinstance(arithmetic, Integer):
         raise TypeError("level integer lets no other arithmetic pass")
+    check_expressible(network, arithmetic)
     for layer in network.layers:
-        _expressible(network, layer, arithmetic)
+        if layer.name in arithmetic.host_scale:
+            _host_layer(layer, arithmetic.bias_exponents[layer.name])
     return _Wires(network, arithmetic).wired()
 
 
-def _refuse(layer: Layer, what: str, code: str = "E_UNSUPPORTED") -> RequestError:
-    return RequestError(code, f"Lava cannot wire layer '{layer.name}': {what}")
-
-
-def _expressible(network: Network, layer: Layer, arithmetic: Integer) -> None:
-    contract, spiking = network.contract, not isinstance(layer.neuron, Sum)
-    if spiking and contract.compare != "gt":
-        raise _refuse(layer, "its neurons fire strictly above the threshold; train with compare gt")
-    if spiking and contract.reset != "value":
-        raise _refuse(layer, "its neurons are reset to 0; train with reset value")
-    if not spiking and layer.name != network.output:
-        raise _refuse(layer, "a sum inside the network; give each of its sources its own synapse")
-    for synapse in layer.synapses:
-        source = network.by_name.get(synapse.source)
-        if source is not None and isinstance(source.neuron, Sum):
-            raise _refuse(layer, f"it is fed by the sum '{source.name}', which emits no spikes")
-        if layer.name not in arithmetic.host_scale:
-            continue
-        if source is not None:
-            raise _refuse(layer, f"the host knows the input only, not '{source.name}', to sum up")
-        if _memory(network, layer, synapse):
-            raise _refuse(layer, "the host computes its current without a memory; leave out delays")
-    if layer.name in arithmetic.host_scale:
-        if not spiking:
-            raise _refuse(layer, "the host would compute all of this read-out")
-        if (exponent := arithmetic.bias_exponents[layer.name]) < WEIGHT_SHIFT:
-            raise _refuse(
-                layer,
-                f"its current comes from the host in units of 2^{exponent}, and a current enters "
-                f"a neuron of Lava in units of 2^{WEIGHT_SHIFT}; use a bias exponent of 6 or 7",
-            )
-
-
-def _memory(network: Network, layer: Layer, synapse: Synapse) -> int:
-    """Steps of the sample's own clock that a synapse takes."""
-    waits = sum(op.steps for op in synapse.operations if isinstance(op, Delay))
-    return waits + network.late(layer, synapse)
+def _host_layer(layer: Layer, exponent: int) -> None:
+    """The host's current enters its neurons as a spike's weight does."""
+    if isinstance(layer.neuron, Sum):
+        raise refused(layer, "the host would compute all of this read-out")
+    if exponent < WEIGHT_SHIFT:
+        raise refused(
+            layer,
+            f"its current comes from the host in units of 2^{exponent}, and a current enters a "
+            f"neuron of Lava in units of 2^{WEIGHT_SHIFT}; use a bias exponent of 6 or 7",
+        )
 
 
 def _depths(network: Network, arithmetic: Integer) -> dict[str, int]:
@@ -110,7 +79,7 @@ def _depths(network: Network, arithmetic: Integer) -> dict[str, int]:
     host = arithmetic.host_scale
     depth = {layer.name: 0 if layer.name in host else 1 for layer in network.layers}
     behind = [
-        (synapse.source, layer, 1 - _memory(network, layer, synapse))
+        (synapse.source, layer, 1 - network.lateness(layer, synapse))
         for layer in network.layers
         for synapse in layer.synapses
         if synapse.source != network.input
@@ -123,7 +92,7 @@ def _depths(network: Network, arithmetic: Integer) -> dict[str, int]:
                 depth[layer.name], moved = depth[source] + steps, layer
         if moved is None:
             return depth
-    raise _refuse(
+    raise refused(
         network.layers[0] if moved is None else moved,
         "it is on a loop, or behind one, that has fewer steps than synapses, and each synapse of "
         "Lava takes a step; give the loop's recurrent synapse delays, or leave all but one synapse "
@@ -150,39 +119,23 @@ def _identity(count: int, weight: int) -> _Map:
 
 
 def _map(network: Network, layer: Layer, synapse: Synapse, arithmetic: Integer) -> _Map:
-    maps: list[tuple[Operation, Shape]] = []
-    shape = network.shape_of(synapse.source)
-    for operation in synapse.operations:
-        if not isinstance(operation, Flatten | Delay):
-            maps.append((operation, shape))
-        shape = shape_after(operation, shape)
-    if len(maps) > 1:
-        names = " and ".join(f"'{operation.name}'" for operation, _ in maps)
-        raise _refuse(
-            layer, f"the synapse from '{synapse.source}' is {names}; join them to one linear map"
-        )
-    if not maps:
-        return _identity(int(np.prod(shape)), 1)
-    operation, enters = maps[0]
+    operation, enters = only_map(network, layer, synapse)
+    if operation is None:
+        return _identity(int(np.prod(enters)), 1)
     exponent = arithmetic.weight_exponents.get(operation.name, 0)
     if isinstance(operation, Dense):
         fields: dict[str, Any] = {"kind": "dense", "weight": _whole(operation.weight)}
         fields |= {"enters": enters, "gives": shape_after(operation, enters), "exponent": exponent}
         return _Map(fields)
-    if isinstance(operation, SumPool):
-        conv = operation.as_conv(enters[0])
-    elif isinstance(operation, Conv):
-        conv = operation
-    else:
-        raise _refuse(layer, f"'{operation.name}' ({type(operation).__name__}) is no linear map")
+    conv = as_conv(layer, operation, enters)
     if exponent:
-        raise _refuse(layer, f"convolutions of Lava have no exponent; put that of '{conv.name}' "
+        raise refused(layer, f"convolutions of Lava have no exponent; put that of '{conv.name}' "
                       "into its weights")  # fmt: skip
     for kernel, stride, padding, dilation in zip(
         conv.weight.shape[2:], conv.stride, conv.padding, conv.dilation, strict=True
     ):
         if max(stride, 2 * padding, dilation * (kernel - 1) + 1, conv.groups) > _FIELD:
-            raise _refuse(
+            raise refused(
                 layer,
                 f"'{conv.name}' has kernel {kernel}, stride {stride}, padding {padding}, dilation "
                 f"{dilation} and {conv.groups} groups; Lava computes with them in 8 bits, expected "
@@ -267,10 +220,10 @@ class _Wires:
 
     def _synapse(self, layer: Layer, synapse: Synapse) -> None:
         network, depth = self._network, self._depth[layer.name]
-        memory = _memory(network, layer, synapse)
+        memory = network.lateness(layer, synapse)
         linear = _map(network, layer, synapse, self._arithmetic)
         if memory > LONGEST:
-            raise _refuse(
+            raise refused(
                 layer,
                 f"values of '{synapse.source}' come {memory} steps late; expected {LONGEST} at "
                 "most",
@@ -280,7 +233,7 @@ class _Wires:
             rows = abs(linear.fields["weight"]).reshape(len(linear.fields["weight"]), -1)
             largest = float(rows.sum(axis=1).max()) * self._largest
             if largest >= _PRODUCTS:
-                raise _refuse(
+                raise refused(
                     layer,
                     f"its products with the input can add up to {largest:.0f}, and Lava adds in 32 "
                     "bits; use fewer levels of input",
@@ -338,7 +291,7 @@ class _Wires:
             found |= more
         for layer in self._network.layers:
             if layer.name not in found:
-                raise _refuse(layer, "nothing connects it with the output; leave it out")
+                raise refused(layer, "nothing connects it with the output; leave it out")
 
     def _connect(self, source: str, target: str, linear: _Map, **more: Any) -> None:
         self._connections.append(Connection(source, target, **linear.fields, **more))

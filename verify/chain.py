@@ -6,7 +6,7 @@ difference is found in the batch where it arises.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from operator import add
 from typing import Any
@@ -17,12 +17,17 @@ from numpy.typing import NDArray
 from ..deploy.protocol import Session
 from ..errors import SnnpipeError
 from ..network.contract import Grid, Integer
-from ..network.graph import same_network
-from ..network.grid import LayerCertificate, certificate, exact_sums, snap
+from ..network.grid import LayerCertificate, certificate, exact_sums
 from ..network.layers import Network
-from ..network.neurons import Spiking
 from ..network.simulate import simulate
 from ..network.trace import Record, Trace, Witness, join, predictions
+from .arrow_verdicts import (
+    equal_verdict,
+    folded_verdict,
+    replayed_verdict,
+    snapped_verdict,
+    told,
+)
 from .compare import Differences, check_trace, compare, count
 from .proof import prove
 from .replay import LayerReplay, replay
@@ -209,12 +214,6 @@ def network_name(request: Request) -> str:
     return "snapped" if snapped else "network"
 
 
-def _changed(differences: Differences) -> str:
-    total, changed = sum(differences.decisions.values()), sum(differences.changed.values())
-    share = 100 * changed / total if total else 0.0
-    return f"{changed:,} of {total:,} spike decisions changed ({share:.3f} %)"
-
-
 def _pair(
     request: Request, first: _Tally, second: _Tally
 ) -> tuple[Accuracy, Paired] | tuple[None, None]:
@@ -240,7 +239,7 @@ def _training(
                 "trained",
                 "folded",
                 Strength.MEASURED,
-                _witness_verdict(request.folded, judged, len(request.witness.labels)),
+                folded_verdict(request.folded, judged, len(request.witness.labels)),
                 _pair(request, tallies["folded"], tallies["folded"])[0],
                 replay=judged,
             )
@@ -248,7 +247,7 @@ def _training(
     if request.folded is not None:
         tally = tallies["float"]
         measured, pair = _pair(request, tallies["folded"], tally)
-        verdict = _snapped_verdict(request, request.folded, layers, tally.differences)
+        verdict = snapped_verdict(request.folded, request.network, layers, tally.differences)
         arrows.append(
             Arrow(
                 "folded",
@@ -263,47 +262,6 @@ def _training(
     return arrows
 
 
-def _witness_verdict(network: Network, judged: tuple[LayerReplay, ...], samples: int) -> Verdict:
-    return _wrong(judged, "the folded network's") or Verdict(
-        Outcome.PASSED,
-        f"fed with the spikes the trained module recorded on {samples} samples, the folded network "
-        f"decides as it did: {_decisions(network, judged)}",
-    )
-
-
-def _snapped_verdict(
-    request: Request,
-    folded: Network,
-    layers: tuple[LayerCertificate, ...],
-    differences: Differences,
-) -> Verdict:
-    """The network must be what snapping the folded one gives, and its certificate must hold."""
-    broken = [layer for layer in layers if layer.problem]
-    if broken:
-        return Verdict(
-            Outcome.FAILED,
-            f"the certificate does not hold in layer '{broken[0].layer}': {broken[0].problem}",
-        )
-    arithmetic = request.network.contract.arithmetic
-    expected = snap(folded) if isinstance(arithmetic, Grid) else folded
-    if not same_network(expected, request.network):
-        rounded = " rounded to the grid" if layers else ""
-        return Verdict(
-            Outcome.FAILED,
-            f"the network is not the folded one{rounded}, in weights or in contract; "
-            f"{_changed(differences)}",
-        )
-    if not layers:
-        return Verdict(
-            Outcome.PASSED,
-            f"the folded network as it is, not snapped to a grid; {_changed(differences)}",
-        )
-    return Verdict(
-        Outcome.PASSED,
-        f"weights rounded to the grid, certificate holds in every layer; {_changed(differences)}",
-    )
-
-
 def _bits(request: Request) -> str:
     arithmetic = request.integer.contract.arithmetic if request.integer else None
     return f"{arithmetic.weight_bits}-bit" if isinstance(arithmetic, Integer) else "the"
@@ -315,7 +273,7 @@ def _quantised(request: Request, tallies: Mapping[str, _Tally]) -> Arrow:
     sentence = f"{_bits(request)} integers change the network by design: "
     if pair is not None:
         sentence += f"accuracy {100 * pair.difference:+.2f} ± {100 * pair.half_width:.2f} points; "
-    sentence += _changed(tally.differences)
+    sentence += told(tally.differences)
     verdict = Verdict(Outcome.PASSED, sentence)
     return Arrow(
         network_name(request),
@@ -338,68 +296,13 @@ def _runtime(request: Request, name: str, exact: bool, tallies: Mapping[str, _Ta
         verdict = Verdict(Outcome.COULD_NOT_RUN, tally.error.message)
         return Arrow(source, name, strength, verdict)
     measured, pair = _pair(request, tallies["integer" if opened.quantised else "float"], tally)
-    judged = _replayed(network, tally) if tally.replay else _equality(network, tally.differences)
+    judged = (
+        replayed_verdict(network, tally.replay, tally.differences)
+        if tally.replay
+        else equal_verdict(network, tally.differences)
+    )
     note = f"; {opened.note}" if opened.note else ""
     if not sum(tally.differences.spikes.values()):
         note += "; no neuron fired, so this says nothing of firing"
     verdict = Verdict(judged.outcome, judged.sentence + note)
     return Arrow(source, name, strength, verdict, measured, pair, tally.differences, tally.replay)
-
-
-def _equality(network: Network, differences: Differences) -> Verdict:
-    """A run whose every bit is decided."""
-    decisions = sum(differences.decisions.values())
-    values = sum(differences.currents_compared.values())
-    if differences.none:
-        proof = (
-            "integers are the same bits or wrong"
-            if network.contract.arithmetic.kind == "integer"
-            else "by the certificate every order of summation gives these spikes"
-        )
-        return Verdict(
-            Outcome.PASSED,
-            f"identical on the {differences.samples:,} samples: {decisions:,} spike decisions, "
-            f"{differences.outputs_compared:,} outputs, {values:,} currents; {proof}",
-        )
-    first = f"; first: {differences.first.sentence()}" if differences.first else ""
-    spikes = sum(differences.changed.values())
-    currents = sum(differences.currents_changed.values())
-    return Verdict(
-        Outcome.FAILED,
-        f"{spikes:,} spikes, {differences.outputs_changed:,} outputs and {currents:,} currents "
-        f"differ{first}",
-    )
-
-
-def _wrong(judged: Iterable[LayerReplay], of_what: str) -> Verdict | None:
-    """The verdict on the first layer in which something is wrong."""
-    for layer in judged:
-        if layer.first is not None:
-            return Verdict(
-                Outcome.FAILED,
-                f"layer '{layer.layer}': {layer.wrong:,} of {layer.judged:,} recorded values are "
-                f"not {of_what}; first: {layer.first.sentence()}",
-            )
-    return None
-
-
-def _decisions(network: Network, judged: Iterable[LayerReplay]) -> str:
-    spiking = [x for x in judged if isinstance(network.layer(x.layer).neuron, Spiking)]
-    total, within = sum(x.judged for x in spiking), sum(x.within_rounding for x in spiking)
-    return f"0 wrong, {within:,} within rounding, of {total:,} spike decisions"
-
-
-def _replayed(network: Network, tally: _Tally) -> Verdict:
-    """A run of rounded sums, by its replay."""
-    found = _wrong(tally.replay, "what float32 can make of the network, in any order of summation")
-    if found is not None:
-        return found
-    outputs, changed = tally.differences.outputs_compared, sum(tally.differences.changed.values())
-    ties = sum(layer.ties for layer in tally.replay)
-    told = "told" if ties else "not told"
-    return Verdict(
-        Outcome.PASSED,
-        f"{_decisions(network, tally.replay)} on {tally.differences.samples:,} samples; all "
-        f"{outputs:,} outputs within their bound; {changed:,} spikes differ from the reference's; "
-        f"> and >= are {told} apart (exact ties: {ties:,})",
-    )

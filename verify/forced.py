@@ -86,7 +86,7 @@ def arriving(
     ``sent`` gives the source's values of a step (zeros before the first), ``through`` takes them
     through one operation, ``silent`` makes zeros of them: what a delay holds at the beginning.
     """
-    at = step - sum(op.steps for op in synapse.operations if isinstance(op, Delay))
+    at = step - synapse.delay
     x = sent(at - network.late(layer, synapse))
     for operation in synapse.operations:
         if isinstance(operation, Delay):

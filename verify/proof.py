@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from ..errors import RequestError
 from ..network.dynamics import Cell
-from ..network.layers import Conv, Conv1d, Delay, Flatten, Layer, Network, Operation, Synapse
+from ..network.layers import Conv, Conv1d, Flatten, Layer, Network, Operation, Synapse
 from ..network.linear import apply
 from ..network.neurons import Spiking
 from ..network.node_fields import LARGEST
@@ -118,9 +118,10 @@ def _static_bound(recording: Recording, layer: Layer) -> Values:
 
     def largest(synapse: Synapse) -> Terms:
         every = recording.sent[synapse.source].largest()
-        steps = sum(op.steps for op in synapse.operations if isinstance(op, Delay))
         network = recording.network
-        return arriving(network, layer, synapse, steps, lambda _: every, through, lambda x: x)
+        return arriving(
+            network, layer, synapse, synapse.delay, lambda _: every, through, lambda x: x
+        )
 
     total = reduce(add, map(largest, layer.synapses))
     _in_range(layer, total.size)

@@ -18,22 +18,17 @@ from ...network.check_integer import TABLE, check_integer
 from ...network.contract import Integer
 from ...network.dynamics import IntegerCell
 from ...network.integer_sums import neuron_bias
+from ...network.lava_form import LONGEST, as_conv, check_expressible, only_map
 from ...network.layers import (
     Conv,
     Delay,
     Dense,
-    Flatten,
     Layer,
     Network,
-    Operation,
-    Shape,
-    SumPool,
     Synapse,
 )
 from ...network.neurons import Sum
-from ...network.shapes import shape_after
 from ...network.support import refuse_unsupported
-from ...network.wiring import LONGEST
 from .worker.frames import Arrays
 
 
@@ -62,16 +57,14 @@ def lower(network: Network) -> Lowered:
             "first",
         )
     refuse_unsupported(network, "Lava cannot run", TABLE)
-    _contract(network)
     check(network)
+    check_expressible(network, arithmetic)
     check_integer(network, "count")
     arrays: Arrays = {}
     layers, injected = [], []
     for n, layer in enumerate(network.layers):
-        _sources(network, layer)
         synapses = layer.synapses
         if layer.name in arithmetic.host_scale:
-            _host_layer(network, layer)
             synapses = ()
             injected.append((n, layer))
         plans = []
@@ -88,76 +81,10 @@ def lower(network: Network) -> Lowered:
     return Lowered(request, arrays, tuple(injected))
 
 
-def _contract(network: Network) -> None:
-    contract = network.contract
-    for field, found, expected, reason in (
-        ("compare", contract.compare, "gt", "fires strictly above the threshold"),
-        ("reset", contract.reset, "value", "is reset to 0, not by subtraction"),
-    ):
-        if found != expected:
-            raise RequestError(
-                "E_UNSUPPORTED",
-                f"the contract says {field} '{found}', a neuron of Lava {reason}; train with "
-                f"{field} '{expected}', or run on 'event'",
-            )
-
-
-def _sources(network: Network, layer: Layer) -> None:
-    for synapse in layer.synapses:
-        if synapse.source == network.input:
-            continue
-        if isinstance(network.layer(synapse.source).neuron, Sum):
-            raise RequestError(
-                "E_UNSUPPORTED",
-                f"Lava cannot run layer '{layer.name}': it is fed by the read-out "
-                f"'{synapse.source}', which emits no spikes; run on 'event'",
-            )
-    if isinstance(layer.neuron, Sum) and layer.name != network.output:
-        raise RequestError(
-            "E_UNSUPPORTED",
-            f"Lava cannot run layer '{layer.name}': a sum inside the network, and neurons of Lava "
-            "pass on spikes only; let its branches meet in a spiking layer, or run on 'event'",
-        )
-
-
-def _host_layer(network: Network, layer: Layer) -> None:
-    """The host's current is one number a neuron and step, from the input alone."""
-    for synapse in layer.synapses:
-        if synapse.source != network.input:
-            raise RequestError(
-                "E_UNSUPPORTED",
-                f"Lava cannot run layer '{layer.name}': the host computes its current and knows "
-                f"the input only, but it is fed by '{synapse.source}'; quantise that synapse",
-            )
-        for operation in synapse.operations:
-            if isinstance(operation, Delay):
-                raise RequestError(
-                    "E_UNSUPPORTED",
-                    f"Lava cannot run '{operation.name}' (Delay, layer '{layer.name}'): the host "
-                    "computes this current without a memory; delay the input instead",
-                )
-
-
 def _synapse(
     network: Network, layer: Layer, synapse: Synapse, arithmetic: Integer
 ) -> tuple[dict[str, Any], NDArray[np.int32]]:
     """One connection of Lava and its weights, from a chain with one linear map in it."""
-    maps: list[tuple[Operation, Shape]] = []
-    delays: list[Delay] = []
-    shape = network.shape_of(synapse.source)
-    for part in synapse.operations:
-        if isinstance(part, Delay):
-            delays.append(part)
-        elif not isinstance(part, Flatten):
-            maps.append((part, shape))
-        shape = shape_after(part, shape)
-    if len(maps) > 1:
-        names = " and ".join(f"'{part.name}'" for part, _ in maps)
-        raise RequestError(
-            "E_UNSUPPORTED",
-            f"Lava cannot run the synapse from '{synapse.source}' into layer '{layer.name}': its "
-            f"connections are one linear map each, here are {names}; make one of them",
-        )
     contract = network.contract
     fed = synapse.source == network.input
     largest = math.ceil(contract.input_scale * contract.input_levels) if fed else 1
@@ -167,10 +94,11 @@ def _synapse(
         "weight_bits": arithmetic.weight_bits,
         "weight_exp": 0,
     }
-    operation, entering = maps[0] if maps else (None, shape)
+    operation, entering = only_map(network, layer, synapse)
+    delays = [part for part in synapse.operations if isinstance(part, Delay)]
     exponent = arithmetic.weight_exponents.get(operation.name, 0) if operation else 0
     if isinstance(operation, Dense):
-        plan = {**plan, "weight_exp": exponent, **_delayed(layer, delays)}
+        plan = {**plan, "weight_exp": exponent, **_delayed(layer, synapse)}
         return plan, np.rint(operation.weight).astype(np.int32)
     if delays:
         raise RequestError(
@@ -184,33 +112,23 @@ def _synapse(
             f"Lava cannot run '{operation.name}' (layer '{layer.name}'): its convolutions have no "
             "exponent; put it into the weights, or run on 'event'",
         )
-    conv = _as_conv(operation, entering)
+    as_it_is = Conv("as_it_is", np.ones((1, 1, 1, 1), np.float32))
+    conv = as_conv(layer, operation, entering) if operation else as_it_is
     image = entering if operation else (1, 1, int(np.prod(entering)))
     fields = {name: getattr(conv, name) for name in ("stride", "padding", "dilation", "groups")}
     plan = {**plan, "kind": "conv", "image": image, **fields}
     return plan, np.rint(conv.weight).astype(np.int32)
 
 
-def _delayed(layer: Layer, delays: list[Delay]) -> dict[str, Any]:
-    steps = sum(delay.steps for delay in delays)
-    if steps > LONGEST:
+def _delayed(layer: Layer, synapse: Synapse) -> dict[str, Any]:
+    if synapse.delay > LONGEST:
+        first = next(part.name for part in synapse.operations if isinstance(part, Delay))
         raise RequestError(
             "E_RANGE",
-            f"'{delays[0].name}' (Delay, layer '{layer.name}') delays by {steps} steps; Lava holds "
+            f"'{first}' (Delay, layer '{layer.name}') delays by {synapse.delay} steps; Lava holds "
             f"at most {LONGEST}",
         )
-    return {"kind": "delay", "delay": steps} if steps else {"kind": "dense"}
-
-
-def _as_conv(operation: Operation | None, shape: Shape) -> Conv:
-    """A convolution, a pool of sums, or no operation at all, as a convolution."""
-    match operation:
-        case Conv():
-            return operation
-        case SumPool():
-            return operation.as_conv(shape[0])
-        case _:
-            return Conv("as_it_is", np.ones((1, 1, 1, 1), np.float32))
+    return {"kind": "delay", "delay": synapse.delay} if synapse.delay else {"kind": "dense"}
 
 
 def _neuron(network: Network, layer: Layer, n: int, arithmetic: Integer) -> Arrays:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from ...network.layers import Layer, Network
 from ...network.simulate import frames_of
 from ...network.trace import Record, Trace, join, pack
 from .lowering import Lowered, lower
-from .process import Worker
+from .process import Worker, worker_of
 from .worker.frames import Arrays
 
 Values = NDArray[Any]
@@ -113,19 +112,11 @@ class ModelsSession:
             **host,
             "frames": self._whole(shown),
         }
-        _, found = self._started().ask({**self.lowered.request, "steps": steps}, arrays, DEADLINE)
+        _, found = worker_of(self).ask({**self.lowered.request, "steps": steps}, arrays, DEADLINE)
         return {
             layer.name: self._did(n, layer, arrays, found)
             for n, layer in enumerate(self.network.layers)
         }
-
-    def _started(self) -> Worker:
-        if self.python is not None and (self.worker is None or not self.worker.open):
-            self.worker = Worker.start(self.python)
-            weakref.finalize(self, self.worker.close)
-        if self.worker is None:
-            raise TypeError("a session needs an interpreter or a worker")
-        return self.worker
 
     def _whole(self, shown: Values) -> NDArray[np.int32]:
         """The input as Lava's messages carry it; nobody reads it where the host computes."""

@@ -11,11 +11,12 @@ import selectors
 import subprocess
 import tempfile
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from numpy.typing import NDArray
 
@@ -29,6 +30,27 @@ _LEAVE_SECONDS = 3.0
 _PART = 1 << 20
 _PROGRAM = "import sys; sys.path.append(sys.argv[1]); from worker.main import main; "
 _PROGRAM += "main(int(sys.argv[2]))"
+
+
+class Employer(Protocol):
+    """A session: the private interpreter of a worker that is its own, or one that somebody else
+    closes."""
+
+    python: Path | None
+    worker: Worker | None
+
+
+def worker_of(session: Employer) -> Worker:
+    """A session's worker. Its own starts when it is first needed, or was ended, and ends with it.
+
+    Raises CouldNotRunError (E_LAVA) where it does not come up.
+    """
+    if session.python is not None and (session.worker is None or not session.worker.open):
+        session.worker = Worker.start(session.python)
+        weakref.finalize(session, session.worker.close)
+    if session.worker is None:
+        raise TypeError("a session needs an interpreter or a worker")
+    return session.worker
 
 
 @dataclass(eq=False)

@@ -7,7 +7,6 @@ many samples side by side, between Lava's own neurons: for whole data sets.
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +24,7 @@ from ...network.trace import Record, Trace, join, unpack
 from ...network.wires import Wiring
 from ...network.wiring import streams, wiring
 from .environment import find_environment
-from .process import Worker
+from .process import Worker, worker_of
 
 Values = NDArray[Any]
 Program = Literal["standard", "batched"]
@@ -114,18 +113,10 @@ class WiredSession:
         units = len(self.wired.populations) + len(self.wired.connections)
         deadline = START_SECONDS + STEP_SECONDS * units * batch * 4
         arrays |= {f"stream.{name}": values for name, values in sent.items()}
-        facts, found = self._started().ask(request, arrays, deadline)
+        facts, found = worker_of(self).ask(request, arrays, deadline)
         for name, value in facts["seconds"].items():
             self.seconds[name] = self.seconds.get(name, 0) + value
         return found
-
-    def _started(self) -> Worker:
-        if self.python is not None and (self.worker is None or not self.worker.open):
-            self.worker = Worker.start(self.python)
-            weakref.finalize(self, self.worker.close)
-        if self.worker is None:
-            raise TypeError("a session needs an interpreter or a worker")
-        return self.worker
 
     def _trace(self, frames: Values, found: dict[str, Values], kept: int) -> Trace:
         fired = {self.network.input: np.count_nonzero(frames, axis=1).astype(np.int64)}

@@ -12,7 +12,8 @@ from ...network.layers import Network
 from ...network.nir_file import write_network
 from ..flips import Calibration
 from ..lava_script import write_script
-from ..quantise import CHOICES, TABLE, LayerScale, Settings, quantise
+from ..quantisable import CHOICES, TABLE, Settings
+from ..quantise import LayerScale, quantise
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "bits": ("8", "7", "6", "5", "4", "3", "2"),

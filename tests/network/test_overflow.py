@@ -24,9 +24,9 @@ from snnpipe.network.overflow import (
     Overflow,
     beyond_32_bits,
     can_overflow,
+    drive,
+    driving_frames,
     overflows,
-    witness,
-    witness_frames,
 )
 from snnpipe.network.pullback import pull_through
 from snnpipe.network.shapes import shape_after
@@ -159,13 +159,13 @@ def test_what_is_proven_never_overflows(network: Network, seed: int, longer: boo
 
 def test_witnesses_overflow() -> None:
     """Where the input alone drives a first layer beyond its limit, by more than a delay or
-    truncation takes, the frames of the witness make it overflow."""
+    truncation takes, the driving frames make it overflow."""
     made = dict.fromkeys(["current wraps", "membrane saturates below"], 0)
     for seed in range(150):
         network = random_integer_network(seed, overflow=True, host=False, layers=1)
         first = network.layers[0]
         for overflow in overflows(network):
-            frames = witness_frames(network, overflow)
+            frames = driving_frames(network, overflow)
             slack = 64 * overflow.steps if overflow.limit > 2**20 else overflow.steps
             delayed = any(isinstance(op, Delay) for op in first.synapses[0].operations)
             beyond = abs(overflow.reach) > overflow.limit + slack
@@ -191,10 +191,10 @@ def test_a_witness_times_its_delays() -> None:
     network = integer(layer, exponents={"near": 8, "far": 8}, steps=4)
     below = next(o for o in overflows(network) if o.what == "membrane saturates below")
     assert (below.layer, below.neuron, below.neurons) == ("a", (0,), 1)
-    fires = witness(network, below)["input"]
+    fires = drive(network, below)["input"]
     # What fires at step s counts 0.5^(3-s) at once and 4 times that where it comes 2 late.
     assert fires.tolist() == [[True, False], [True, False], [False, True], [False, True]]
-    frames = witness_frames(network, below)
+    frames = driving_frames(network, below)
     assert frames is not None
     assert frames.tolist() == fires[:, None].tolist()
     lowest: list[float] = []
@@ -212,7 +212,7 @@ def test_a_witness_of_a_readout_fires_at_every_step() -> None:
     network = integer(layer, exponents={"w": 8}, steps=4)
     (found,) = overflows(network)
     assert (found.what, found.neuron, found.neurons) == ("read-out saturates", (0,), 2)
-    frames = witness_frames(network, found)
+    frames = driving_frames(network, found)
     assert frames is not None
     assert frames[:, 0].tolist() == [[1, 0]] * 3 + [[0, 0]]  # the last comes too late
     trace = simulate(network, frames, 4)
@@ -227,8 +227,8 @@ def test_a_witness_of_neurons_names_them() -> None:
     network = integer(*layers, exponents={"w": 8}, steps=3)
     (below,) = overflows(network)
     assert (below.what, below.reach) == ("membrane saturates below", -256 * 256 * 64 * 3)
-    assert {k: v.tolist() for k, v in witness(network, below).items()} == {"s": [[True, False]] * 3}
-    assert witness_frames(network, below) is None
+    assert {k: v.tolist() for k, v in drive(network, below).items()} == {"s": [[True, False]] * 3}
+    assert driving_frames(network, below) is None
     with pytest.raises(RequestError) as caught:
         check(network, "integer")
     assert caught.value.code == "E_RANGE"
@@ -246,7 +246,7 @@ def test_a_convolution_that_wraps_before_its_exponent_is_found() -> None:
     network = integer(layer, shape=(1, 1, 2), exponents={"c": -12}, input_levels=40000)
     (found,) = overflows(network)
     assert found == Overflow("a", "sum wraps", (0, 0, 0), 2, 255 * 40000, 2**23 - 1, 3, "c")
-    assert witness(network, found)["input"].reshape(3, 2).tolist() == [[0, 0], [0, 0], [1, 0]]
+    assert drive(network, found)["input"].reshape(3, 2).tolist() == [[0, 0], [0, 0], [1, 0]]
     with pytest.raises(RequestError, match=r"'c' \(layer 'a'\) can reach a sum of 10200000 at"):
         check(network, "integer")
     assert overflows(replace(network, contract=replace(network.contract, input_levels=32))) == ()
